@@ -1,0 +1,97 @@
+"""Settings of a job: one frozen record, from keywords, the environment and TOML."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from unistream.durations import Duration, seconds
+from unistream.errors import InvalidSettings
+from unistream.location import user_location
+
+ENVIRONMENT_PREFIX = "UNISTREAM_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a job runs. Durations take `"10s"`, a `timedelta` or seconds, and are kept in seconds.
+
+    >>> Settings(tick_rows=50_000, checkpoint_interval="30s").checkpoint_interval
+    30.0
+    """
+
+    tick_rows: int = 250_000
+    """Most rows of one source in one tick."""
+    tick_bytes: int = 64 << 20
+    """Most bytes of one source in one tick."""
+    queue_chunks: int = 64
+    """Most chunks read ahead per source; a full queue makes the reader wait."""
+    queue_bytes: int = 96 << 20
+    """Most bytes read ahead per source."""
+    checkpoint_interval: Duration = 10.0
+    """Seconds between checkpoints."""
+    checkpoints_kept: int = 3
+    """Complete checkpoints kept; older ones are removed."""
+    key_groups: int = 128
+    """Parts that keyed state is divided into; fixed for the life of a job."""
+    memory_budget_bytes: int = 4 << 30
+    """Keyed state kept in memory; colder parts go to disk beyond it."""
+    whole_query: bool = True
+    """Hand bounded parts to one Polars query where that gives the same rows."""
+    progress_interval: Duration = 0.25
+    """Seconds between updates of the progress display."""
+    debug: bool = False
+    """Show the inner trace of errors."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_interval", "progress_interval"):
+            object.__setattr__(self, name, seconds(getattr(self, name), name))
+        for name in ("tick_rows", "tick_bytes", "queue_chunks", "queue_bytes", "checkpoints_kept", "key_groups"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InvalidSettings(f"Setting {name!r} must be a whole number from 1, not {value!r}", user_location())
+
+    @classmethod
+    def load(
+        cls,
+        keywords: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> Settings:
+        """Keywords win over `UNISTREAM_*` variables, those over `unistream.toml` in `folder`, that over defaults."""
+        values: dict[str, Any] = {}
+        file = (folder or Path()) / "unistream.toml"
+        if file.is_file():
+            try:
+                values |= tomllib.loads(file.read_text())
+            except tomllib.TOMLDecodeError as error:
+                raise InvalidSettings(f"{file} is not valid TOML: {error}") from error
+        known = {field.name for field in fields(cls)}
+        for name, text in (os.environ if environment is None else environment).items():
+            if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(ENVIRONMENT_PREFIX + "TEST_"):
+                values[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parsed(text)
+        values |= keywords or {}
+        for name in values:
+            if name not in known:
+                raise InvalidSettings.from_unknown("setting", name, known, user_location())
+        return cls(**values)
+
+    def override(self, **changes: Any) -> Settings:
+        """The same settings with some replaced."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise InvalidSettings.from_unknown("setting", name, known, user_location())
+        return replace(self, **changes)
+
+
+def _parsed(text: str) -> Any:
+    """A variable's value as TOML would read it; anything else is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

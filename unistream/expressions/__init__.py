@@ -1,0 +1,1 @@
+"""What a Polars expression needs and gives."""

@@ -1,0 +1,75 @@
+"""What is known about the rows on an edge before the first one flows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import polars as pl
+
+CHANGE = "__change"
+"""Name of the Int8 column that tells what each row of an updating edge does; see `Change`."""
+
+
+class Change(int, Enum):
+    """What a row of a changelog does to the table it describes; the values are stored and never change."""
+
+    INSERT = 0
+    UPDATE_BEFORE = 1
+    UPDATE_AFTER = 2
+    DELETE = 3
+
+
+class Changes(str, Enum):
+    """What an edge carries.
+
+    APPEND: rows are only ever added. UPSERT: a row replaces the earlier one with the same key, or deletes
+    it. RETRACT: an earlier row is taken back by an equal one with the opposite sign.
+    """
+
+    APPEND = "append"
+    UPSERT = "upsert"
+    RETRACT = "retract"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTime:
+    """The column that says when a row happened; `unit` is that of an integer column ("s ms us ns")."""
+
+    column: str
+    unit: str = "us"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSchema:
+    """Columns, time, changelog mode and boundedness of a stream.
+
+    `columns` are the user's; on edges that are not append-only frames carry `CHANGE` beside them.
+    """
+
+    columns: pl.Schema
+    event_time: EventTime | None = None
+    changes: Changes = Changes.APPEND
+    key: tuple[str, ...] = ()
+    bounded: bool = True
+    side_outputs: Mapping[str, pl.Schema] = field(default_factory=dict)
+
+    @property
+    def physical(self) -> pl.Schema:
+        """The columns of the frames that really travel."""
+        if self.changes is Changes.APPEND:
+            return self.columns
+        return pl.Schema({**self.columns, CHANGE: pl.Int8})
+
+    def with_columns(self, columns: pl.Schema) -> StreamSchema:
+        """The same stream with other columns; event time and key go when their columns go."""
+        time = self.event_time
+        if time is not None and columns.get(time.column) != self.columns.get(time.column):
+            time = None
+        key = self.key if all(name in columns for name in self.key) else ()
+        return replace(self, columns=columns, event_time=time, key=key, side_outputs={})
+
+    def empty(self) -> pl.DataFrame:
+        """A frame of these columns without rows."""
+        return pl.DataFrame(schema=self.physical)

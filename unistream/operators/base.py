@@ -1,0 +1,127 @@
+"""The contract between an operator and whatever drives it.
+
+A spec is frozen configuration that pickles, derives its output schema from its inputs and builds the
+operator. The operator sees whole frames, one at a time, on one thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import polars as pl
+
+from unistream.clock import Clock
+from unistream.config import Settings
+from unistream.elements import Batch
+from unistream.expressions.schema import StreamSchema
+from unistream.metrics import Metrics
+
+if TYPE_CHECKING:
+    from unistream.state.backend import StateStore
+
+
+class Output(ABC):
+    """Where an operator puts its rows."""
+
+    @abstractmethod
+    def emit(self, frame: pl.DataFrame, split: str = "") -> None:
+        """Rows of the main output; an empty frame is dropped."""
+
+    @abstractmethod
+    def emit_to(self, tag: str, frame: pl.DataFrame) -> None:
+        """Rows of a side output; dropped when nobody listens to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an operator may use: its tables, the clock, its counters, the settings and where it stands."""
+
+    operator_id: str
+    state: StateStore
+    clock: Clock
+    metrics: Metrics
+    settings: Settings
+    subtask: int = 0
+    subtasks: int = 1
+
+
+class Operator(ABC):
+    """Runs one step of the plan. All methods are called on the same thread.
+
+    Everything that must outlive a crash is in tables of `context.state`; there is no snapshot method.
+    """
+
+    def open(self, context: Context) -> None:
+        """Once, before any rows. Tables opened here hold their restored content already."""
+
+    @abstractmethod
+    def process(self, batch: Batch, out: Output) -> None:
+        """Some rows of input `batch.port`; never empty."""
+
+    def on_watermark(self, watermark: int, out: Output) -> None:
+        """The least watermark over all inputs has advanced to `watermark` (microseconds)."""
+
+    def output_watermark(self, watermark: int) -> int:
+        """The watermark to hand on when the inputs stand at `watermark`; asked after `on_watermark`."""
+        return watermark
+
+    def on_split_end(self, split: str) -> None:
+        """A split of the source in front gives no more rows; only operators that keep time per split care."""
+
+    def next_wakeup(self) -> int | None:
+        """The processing time (microseconds) at which `on_processing_time` is wanted, or None."""
+        return None
+
+    def on_processing_time(self, now: int, out: Output) -> None:
+        """The clock has reached the time `next_wakeup` named."""
+
+    def before_checkpoint(self, out: Output) -> None:
+        """A checkpoint follows at once: write what is held outside the tables into them."""
+
+    def finish(self, out: Output) -> None:
+        """All inputs have ended and the last watermark was delivered; nothing follows."""
+
+    def close(self) -> None:
+        """Give back resources; called once, also after an error."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OperatorSpec(ABC):
+    """What an operator does, checked while the plan is built. `where` is the user's line."""
+
+    name: ClassVar[str] = "operator"
+    inputs: ClassVar[int] = 1
+    where: str | None = None
+
+    @abstractmethod
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        """The main output (with `side_outputs` filled in) for these inputs; raises `InvalidQuery`."""
+
+    @abstractmethod
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        """A new operator for inputs of these schemas."""
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """The columns rows must be partitioned by, or None when any spread will do."""
+        return None
+
+    @property
+    def accepts_updates(self) -> bool:
+        """Whether inputs that are not append-only are understood."""
+        return False
+
+    def reads(self, inputs: Sequence[StreamSchema]) -> Sequence[frozenset[str]]:
+        """The columns it needs of each input; the rest may be pruned."""
+        return [frozenset(schema.columns) for schema in inputs]
+
+    def describe(self) -> Mapping[str, str]:
+        """What `explain` prints of it, in order."""
+        return {}
+
+
+Step = Callable[[pl.DataFrame], pl.DataFrame]
+"""A stateless step: rows in, rows out, the same whichever way the rows are cut."""
