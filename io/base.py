@@ -8,13 +8,14 @@ its position from the arguments of `open`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import polars as pl
 
+from unistream.clock import Clock, SystemClock
 from unistream.expressions.schema import Changes, StreamSchema
 
 Position = Any
@@ -40,11 +41,15 @@ class Replay(str, Enum):
 class Request:
     """What the plan asks of a reader beyond rows: only these columns, only the rows that pass.
 
-    A source that cannot use one of them says so in `Source.pushes` and is not asked.
+    A source that cannot use one of them says so in `Source.pushes` and is not asked. `time_column` is the
+    column event time comes from, for readers that know its least value ahead (`Reader.pending`); `clock`
+    is the one to poll by.
     """
 
     columns: tuple[str, ...] | None = None
     predicate: pl.Expr | None = None
+    time_column: str | None = None
+    clock: Clock = field(default_factory=SystemClock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ class Source(ABC):
         """What `explain` prints of it, in order."""
         return {}
 
-    def identity(self) -> object:
+    def identity(self) -> Hashable:
         """Two sources with equal identity read the same rows and are opened once."""
         return self
 
@@ -248,4 +253,18 @@ class LazyWrite(ABC):
 
     @abstractmethod
     def run(self) -> Token | None:
-        """Run the query to its end and return the token that commits it. Raises what the query raises."""
+        """Run the query to its end and return the token that commits it.
+
+        Raises what the query raises, and `Cancelled` soon after `cancel` was called.
+        """
+
+    def cancel(self) -> None:
+        """Make `run` stop soon; called from another thread, also before `run` or after its end."""
+
+    def progress(self) -> int:
+        """Rows written so far; called from another thread."""
+        return 0
+
+
+class Cancelled(Exception):
+    """Raised by `LazyWrite.run` after `cancel`: nothing was made visible."""
