@@ -239,9 +239,14 @@ class Sink(ABC):
         self.commit(tokens)
         self.abort(context)
 
-    def lazy(self, query: pl.LazyFrame, context: WriterContext) -> LazyWrite | None:
-        """Write a whole bounded query in one go, with the same result as a writer; None if it cannot."""
-        return None
+    @property
+    def writes_queries(self) -> bool:
+        """Whether `lazy` can be called."""
+        return False
+
+    def lazy(self, query: pl.LazyFrame, context: WriterContext) -> LazyWrite:
+        """Write a whole bounded query in one go, with the same result as a writer."""
+        raise TypeError(f"sink {self.name} takes no queries")
 
     def describe(self) -> dict[str, str]:
         """What `explain` prints of it, in order."""

@@ -68,8 +68,12 @@ class Operator(ABC):
         """The watermark to hand on when the inputs stand at `watermark`; asked after `on_watermark`."""
         return watermark
 
-    def on_split_end(self, split: str) -> None:
-        """A split of the source in front gives no more rows; only operators that keep time per split care."""
+    def on_splits(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+        """News of the sources in front, for operators that keep time per split.
+
+        `pending` are all splits that are known but have given no rows yet, with the least event time each
+        can hold where it is known; `ended` are those that will give no more.
+        """
 
     def next_wakeup(self) -> int | None:
         """The processing time (microseconds) at which `on_processing_time` is wanted, or None."""
@@ -114,9 +118,18 @@ class OperatorSpec(ABC):
         """Whether inputs that are not append-only are understood."""
         return False
 
-    def reads(self, inputs: Sequence[StreamSchema]) -> Sequence[frozenset[str]]:
-        """The columns it needs of each input; the rest may be pruned."""
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether rows leave with the split they came with, so that time can be assigned behind it."""
+        return False
+
+    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
+        """The columns of each input it must have to give the columns `needed`; the rest may be pruned."""
         return [frozenset(schema.columns) for schema in inputs]
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+        """The same result over bounded inputs as one Polars query, or None when there is no equal one."""
+        return None
 
     def describe(self) -> Mapping[str, str]:
         """What `explain` prints of it, in order."""

@@ -1,0 +1,190 @@
+"""`Job` and `Run`: the one place where a plan meets a runtime."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Literal
+
+from unistream.clock import Clock, SystemClock
+from unistream.config import Settings
+from unistream.errors import InvalidQuery, InvalidSettings, JobFailed
+from unistream.expressions.schema import Changes
+from unistream.graph import JobGraph, Kind
+from unistream.location import user_location
+from unistream.plan.explain import explain
+from unistream.plan.lower import lower
+from unistream.plan.nodes import Write
+from unistream.plan.optimizer import optimize
+from unistream.runtime.job import Execution
+from unistream.runtime.local import LocalRuntime, Surroundings
+from unistream.runtime.progress import Progress
+from unistream.state.memory import MemoryBackend
+
+Until = Literal["end", "available"]
+
+
+class Job:
+    """One or more sinks and all that leads to them. It has not run; `run` and `start` do that."""
+
+    __slots__ = ("_roots",)
+
+    def __init__(self, roots: tuple[Write, ...]) -> None:
+        self._roots = roots
+        for root in roots:
+            _check_sink(root)
+
+    def run(
+        self,
+        *,
+        until: Until = "end",
+        progress: bool | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> Progress:
+        """Run and wait, with a progress display in a terminal or notebook; returns the final progress.
+
+        An interrupt (Ctrl-C, the notebook's stop) ends the job cleanly before it is raised again.
+        `until="available"` ends when everything that is there now was worked off.
+        """
+        run = self.start(until=until, settings=settings, clock=clock)
+        from unistream.api.display import following
+
+        try:
+            with following(run, progress):
+                run.wait()
+        except KeyboardInterrupt:
+            run.stop()
+            raise
+        return run.progress
+
+    def start(
+        self, *, until: Until = "end", settings: Settings | None = None, clock: Clock | None = None
+    ) -> Run:
+        """Run in the background; returns once sources and sinks are open."""
+        runtime = self.runtime(until=until, settings=settings, clock=clock)
+        run = Run(Execution(runtime, self._roots[0].sink.name))
+        run._execution.start()
+        return run
+
+    def runtime(
+        self,
+        *,
+        until: Until = "end",
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        threads: bool = True,
+    ) -> LocalRuntime:
+        """What runs the job, to be ticked by hand; without `threads` nothing happens between ticks."""
+        if until not in ("end", "available"):
+            hint = 'use until="end" or until="available"'
+            raise InvalidSettings(f"until={until!r} is not known", user_location(), hint)
+        settings = settings or Settings.load()
+        surroundings = Surroundings(
+            store=MemoryBackend().store,
+            settings=settings,
+            clock=clock or SystemClock(),
+            until=until,
+            threads=threads,
+        )
+        return LocalRuntime(self.graph(settings), surroundings)
+
+    def graph(self, settings: Settings | None = None) -> JobGraph:
+        """The graph that would run."""
+        settings = settings or Settings.load()
+        return lower(optimize(self._roots), settings)
+
+    def explain(self, format: str = "text", settings: Settings | None = None) -> str:
+        """The optimized plan and the graph that would run: "text", "mermaid" or "json"."""
+        return explain(optimize(self._roots), self.graph(settings), format)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it ends by itself."""
+        return all(root.schema.bounded for root in self._roots)
+
+    def __repr__(self) -> str:
+        sinks = ", ".join(root.sink.name for root in self._roots)
+        return f"<Job {'bounded' if self.bounded else 'unbounded'} to {sinks}; not started>"
+
+
+def job(*jobs: Job) -> Job:
+    """Several sinks as one job, which reads shared sources once.
+
+    >>> import unistream as us
+    >>> stream, seen = us.from_frame({"a": [1, 2]}), []
+    >>> both = us.job(stream.sink_batches(seen.append), stream.select("a").sink_batches(seen.append))
+    >>> both.run(progress=False).rows_in
+    2
+    """
+    if not jobs:
+        raise InvalidQuery("job needs at least one sink", user_location(), "as in `us.job(a.sink_csv(...), ...)`")
+    return Job(tuple(root for one in jobs for root in one._roots))
+
+
+class Run:
+    """A job that was started. Leaving it as a context manager stops it."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    @property
+    def status(self) -> str:
+        """running, stopping, stopped, finished or failed."""
+        return self._execution.status
+
+    @property
+    def progress(self) -> Progress:
+        """Where it stands now."""
+        return self._execution.progress()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; true when it came. Raises `JobFailed` when the job failed."""
+        # Waiting in short turns lets an interrupt through on every platform.
+        left = timeout
+        while not self._execution.wait(0.1 if left is None else min(0.1, max(left, 0.0))):
+            if left is not None:
+                left -= 0.1
+                if left <= 0:
+                    return False
+        error = self._execution.error
+        if error is not None:
+            raise error
+        return True
+
+    def stop(self, timeout: float = 2.0) -> bool:
+        """End after the current tick; true when it ended within `timeout` seconds."""
+        self._execution.stop()
+        return self._execution.wait(timeout)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the job, when it failed."""
+        return self._execution.error
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if kind is None and isinstance(self.error, JobFailed):
+            raise self.error
+
+    def __repr__(self) -> str:
+        now = self.progress
+        return f"<Run {now.status}: {now.rows_in:,} rows in, {now.rows_out:,} out>"
+
+    def _repr_html_(self) -> str:
+        from unistream.api.html import progress_html
+
+        return progress_html(self.progress)
+
+
+def _check_sink(root: Write) -> None:
+    schema = root.schema
+    if schema.changes not in root.sink.accepts:
+        what = "updates and deletes rows" if schema.changes is not Changes.APPEND else "only adds rows"
+        hint = "emit final results (window with emit='close'), use .changes(), or a sink with key="
+        raise InvalidQuery(f"The stream {what}, and sink {root.sink.name!r} cannot hold that", root.where, hint)
+    root.sink.check(schema)

@@ -1,0 +1,73 @@
+"""What a stream gives directly: frames, rows as they come, a plan as text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from unistream.api.job import Job, _check_sink
+from unistream.config import Settings
+from unistream.errors import InvalidQuery
+from unistream.io.memory import MemorySink
+from unistream.plan.nodes import Write
+
+if TYPE_CHECKING:
+    from unistream.api.stream import Stream
+
+
+def collect(stream: Stream, until: str, settings: Settings | None, where: str | None) -> pl.DataFrame:
+    """All rows as one frame."""
+    if not stream.bounded and until == "end":
+        raise InvalidQuery(
+            "collect() of an unbounded stream would never end",
+            where,
+            'use collect(until="available"), head(n), batches(), or start a sink',
+        )
+    sink = MemorySink()
+    Job((Write(input=stream._node, sink=sink, where=where),)).run(until=until, settings=settings)  # type: ignore[arg-type]
+    return sink.result(stream._node.schema.columns)
+
+
+def batches(stream: Stream, until: str, settings: Settings | None) -> Iterator[pl.DataFrame]:
+    """Frames as they come, ticked by whoever asks for the next one."""
+    sink = MemorySink()
+    root = Write(input=stream._node, sink=sink)
+    _check_sink(root)
+    job = Job((root,))
+    yield from job.frames(sink, until, (settings or Settings.load()).override(whole_query=False))
+
+
+def head(stream: Stream, n: int) -> pl.DataFrame:
+    """The first `n` rows that arrive."""
+    taken: list[pl.DataFrame] = []
+    rows = 0
+    if n > 0:
+        for frame in stream.batches():
+            taken.append(frame)
+            rows += frame.height
+            if rows >= n:
+                break
+    empty = pl.DataFrame(schema=stream.schema)
+    return pl.concat([empty, *taken]).head(n)
+
+
+def explain(stream: Stream, format: str, settings: Settings | None) -> str:
+    """The plan that `collect` would run."""
+    return Job((Write(input=stream._node, sink=MemorySink()),)).explain(format, settings)
+
+
+def show(stream: Stream, n: int, seconds: float | None) -> None:
+    """First rows of a bounded stream; a live view of an unbounded one."""
+    if stream.bounded:
+        from unistream.api.display import display_frame
+
+        display_frame(head(stream, n), sys.stdout)
+        return
+    from unistream.api.display import live_view
+
+    live_view(stream, n, seconds)
+
+

@@ -1,0 +1,147 @@
+"""Where a stream can go: each `sink_*` gives a `Job`, which has not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+
+from unistream.durations import Duration
+from unistream.location import user_location
+from unistream.plan.nodes import Node, Write
+
+if TYPE_CHECKING:
+    from unistream.api.job import Job
+    from unistream.io.base import Sink
+
+
+class Sinks:
+    """The part of a stream that hands its rows to the outside."""
+
+    __slots__ = ()
+    _node: Node
+
+    def sink(self, sink: Sink) -> Job:
+        """Any sink, by its configuration; the door for sinks of one's own."""
+        from unistream.api.job import Job
+
+        return Job((Write(input=self._node, sink=sink, where=user_location()),))
+
+    def sink_parquet(
+        self,
+        path: str | Path,
+        *,
+        partition_by: str | Sequence[str] = (),
+        compression: str = "zstd",
+        max_file_rows: int | None = None,
+        max_file_bytes: int | None = None,
+        max_file_age: Duration | None = None,
+        mode: str = "error",
+    ) -> Job:
+        """Parquet files in a folder; each appears whole, under its final name, or not at all.
+
+        A new file is begun at `max_file_rows`, `max_file_bytes` or `max_file_age`. `mode` says what happens
+        when the folder holds data already: "error", "append" or "overwrite". Pages carry checksums.
+
+        >>> import tempfile, unistream as us
+        >>> folder = tempfile.mkdtemp() + "/out"
+        >>> us.from_frame({"a": [1, 2]}).sink_parquet(folder).run(progress=False).rows_out
+        2
+        """
+        from unistream.io.parquet_sink import ParquetSink
+
+        return self.sink(
+            ParquetSink(
+                path,
+                partition_by=_names(partition_by),
+                compression=compression,
+                **_rollover(max_file_rows, max_file_bytes, max_file_age),
+                mode=mode,
+            )
+        )
+
+    def sink_csv(
+        self,
+        path: str | Path,
+        *,
+        partition_by: str | Sequence[str] = (),
+        separator: str = ",",
+        include_header: bool = True,
+        max_file_rows: int | None = None,
+        max_file_bytes: int | None = None,
+        max_file_age: Duration | None = None,
+        mode: str = "error",
+    ) -> Job:
+        """CSV files in a folder, whole or not at all; options as for `sink_parquet`."""
+        from unistream.io.line_sinks import CsvSink
+
+        return self.sink(
+            CsvSink(
+                path,
+                partition_by=_names(partition_by),
+                separator=separator,
+                include_header=include_header,
+                **_rollover(max_file_rows, max_file_bytes, max_file_age),
+                mode=mode,
+            )
+        )
+
+    def sink_ndjson(
+        self,
+        path: str | Path,
+        *,
+        partition_by: str | Sequence[str] = (),
+        max_file_rows: int | None = None,
+        max_file_bytes: int | None = None,
+        max_file_age: Duration | None = None,
+        mode: str = "error",
+    ) -> Job:
+        """Files of one JSON object a line, whole or not at all; options as for `sink_parquet`."""
+        from unistream.io.line_sinks import NdjsonSink
+
+        return self.sink(
+            NdjsonSink(
+                path,
+                partition_by=_names(partition_by),
+                **_rollover(max_file_rows, max_file_bytes, max_file_age),
+                mode=mode,
+            )
+        )
+
+    def sink_console(self, *, rows: int = 20, to: TextIO | None = None) -> Job:
+        """Rows printed as they come, at most `rows` of each tick."""
+        from unistream.io.console import ConsoleSink
+
+        return self.sink(ConsoleSink(rows=rows, to=to))
+
+    def sink_socket(self, address: str, *, format: str = "ndjson", listen: bool = False) -> Job:
+        """Lines over TCP: to the server at "host:port", or to whoever connects when `listen` is set."""
+        from unistream.io.tcp_sink import TcpSink
+
+        return self.sink(TcpSink(address, format=format, listen=listen))
+
+    def sink_batches(self, function: Callable[..., Any]) -> Job:
+        """Call `function(frame)` with rows as they come, or `function(frame, checkpoint_id)` once per commit.
+
+        >>> import unistream as us
+        >>> heights = []
+        >>> job = us.from_frame({"a": [1, 2]}).sink_batches(lambda frame: heights.append(frame.height))
+        >>> _ = job.run(progress=False); heights
+        [2]
+        """
+        from unistream.io.memory import CallbackSink
+
+        return self.sink(CallbackSink(function))
+
+
+def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _rollover(rows: int | None, nbytes: int | None, age: Duration | None) -> dict[str, Any]:
+    """The limits that were given; a sink has defaults of its own for the rest."""
+    given = {"max_file_rows": rows, "max_file_bytes": nbytes, "max_file_age": age}
+    return {name: value for name, value in given.items() if value is not None}
+
+

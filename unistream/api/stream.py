@@ -1,0 +1,300 @@
+"""`Stream`: a lazy, immutable description of a table that may still be growing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from unistream.api import steps
+from unistream.api.sinks import Sinks
+from unistream.config import Settings
+from unistream.errors import InvalidQuery
+from unistream.expressions.schema import Changes
+from unistream.graph import REJECTED
+from unistream.location import user_location
+from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
+from unistream.plan.tree import walk
+
+if TYPE_CHECKING:
+    from unistream.operators.base import OperatorSpec
+    from unistream.operators.stateless import RowStep
+
+
+class Stream(Sinks):
+    """A table that may still be growing. Every verb returns a new stream; nothing runs until a result is asked for.
+
+    >>> import unistream as us
+    >>> orders = us.from_frame({"item": ["a", "b", "a"], "amount": [3, 4, 5]})
+    >>> orders.filter(pl.col("item") == "a").select("amount").collect().to_series().to_list()
+    [3, 5]
+    """
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # What is known
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Names and types of the columns, known before a row flows.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).with_columns(b=pl.col("a") / 2).schema
+        Schema([('a', Int64), ('b', Float64)])
+        """
+        return self._node.schema.columns
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return self.schema.names()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the stream ends by itself, so that `collect` has an end."""
+        return self._node.schema.bounded
+
+    # Stateless verbs
+
+    def select(self, *exprs: Any, **named: Any) -> Stream:
+        """Exactly these columns, from names and expressions over one row at a time.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2]}).select("a", twice=pl.col("a") * 2).collect().rows()
+        [(1, 2), (2, 4)]
+        """
+        return self._step(steps.select, exprs, named)
+
+    def with_columns(self, *exprs: Any, **named: Any) -> Stream:
+        """All columns, some added or replaced by expressions over one row at a time.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2]}).with_columns(b=pl.col("a") + 10).collect().rows()
+        [(1, 11), (2, 12)]
+        """
+        return self._step(steps.with_columns, exprs, named)
+
+    def filter(self, *predicates: Any, **constraints: Any) -> Stream:
+        """The rows for which all predicates are true; `filter(a=1)` means `filter(pl.col("a") == 1)`.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2, None]}).filter(pl.col("a") > 1).collect().rows()
+        [(2,)]
+        """
+        return self._step(steps.filter, predicates, constraints)
+
+    def drop(self, *columns: Any) -> Stream:
+        """All columns but these.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1], "b": [2]}).drop("a").columns
+        ['b']
+        """
+        return self._step(steps.drop, columns)
+
+    def rename(self, mapping: Mapping[str, str]) -> Stream:
+        """Some columns under other names; event time and keys follow.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).rename({"a": "b"}).columns
+        ['b']
+        """
+        return self._step(steps.rename, mapping)
+
+    def cast(self, dtypes: Any) -> Stream:
+        """Some columns (a mapping of names or selectors to types) or all (one type) with other types.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).cast({"a": pl.String}).collect().rows()
+        [('1',)]
+        """
+        return self._step(steps.cast, dtypes)
+
+    def explode(self, *columns: Any) -> Stream:
+        """One row for each item of the list columns.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [[1, 2], [3]]}).explode("a").collect().to_series().to_list()
+        [1, 2, 3]
+        """
+        return self._step(steps.explode, columns)
+
+    def unnest(self, *columns: Any) -> Stream:
+        """The fields of struct columns as columns of their own.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [{"x": 1, "y": 2}]}).unnest("a").collect().rows()
+        [(1, 2)]
+        """
+        return self._step(steps.unnest, columns)
+
+    def map_batches(self, function: Callable[[pl.DataFrame], pl.DataFrame], schema: Any = None) -> Stream:
+        """Whatever `function` makes of each slice of rows, a Polars frame in and a frame out.
+
+        The function must treat rows so that it does not matter how they are sliced. Without `schema`
+        it is asked once with an empty frame what it returns.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2]}).map_batches(lambda frame: frame * 2).collect().to_series().to_list()
+        [2, 4]
+        """
+        return self._step(steps.map_batches, function, schema)
+
+    def union(self, *others: Stream) -> Stream:
+        """The rows of this stream and the others, which have the same columns.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).union(us.from_frame({"a": [2]})).collect().sort("a").rows()
+        [(1,), (2,)]
+        """
+        where = user_location()
+        for other in others:
+            _same_columns(self, other, where)
+        if not others:
+            return self
+        return Stream(Union(parts=(self._node, *(other._node for other in others)), where=where))
+
+    def split(self, branches: Mapping[str, pl.Expr], rest: str | None = None) -> dict[str, Stream]:
+        """Several streams by name; each row goes to the first whose predicate is true, or to `rest`.
+
+        >>> import unistream as us
+        >>> parts = us.from_frame({"a": [1, 20, 300]}).split({"small": pl.col("a") < 10}, rest="big")
+        >>> parts["big"].collect().to_series().to_list()
+        [20, 300]
+        """
+        taken: list[pl.Expr] = []
+        streams: dict[str, Stream] = {}
+        if rest in branches:
+            raise InvalidQuery(f"split has two branches {rest!r}", user_location(), "choose another name for rest")
+        for name, predicate in branches.items():
+            self.filter(predicate)  # refuses it under the user's own spelling
+            streams[name] = self.filter(predicate, *(~before for before in taken))
+            taken.append(predicate.fill_null(False))
+        if rest is not None:
+            streams[rest] = self.filter(*(~before for before in taken)) if taken else self
+        return streams
+
+    def apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
+        """Any operator, by its spec; `others` are its further inputs. The door for operators of one's own."""
+        node = Apply(spec=spec, over=(self._node, *(other._node for other in others)), where=user_location())
+        _ = node.schema  # a spec refuses what it cannot do here, at the user's line
+        return Stream(node)
+
+    def pipe(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`function(self, ...)`, so that functions over streams read in order.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2]}).pipe(lambda stream, least: stream.filter(pl.col("a") >= least), 2).collect().rows()
+        [(2,)]
+        """
+        return function(self, *args, **kwargs)
+
+    def named(self, label: str) -> Stream:
+        """The same stream; the step before keeps this name in `explain`, counters and checkpoints."""
+        return Stream(self._node.replaced(label=label))
+
+    def rejected(self) -> Stream:
+        """The rows that the sources of this stream could not read, with source, position, reason and raw text.
+
+        Needs `on_error="collect"` at the source.
+        """
+        where = user_location()
+        scans = [node for node in walk([self._node]) if isinstance(node, Scan)]
+        parts = tuple(SideOutput(origin=scan, tag=REJECTED, where=where) for scan in scans)
+        return Stream(parts[0] if len(parts) == 1 else Union(parts=parts, where=where))
+
+    # Results
+
+    def collect(self, *, until: str = "end", settings: Settings | None = None) -> pl.DataFrame:
+        """Run to the end and return all rows as one Polars frame.
+
+        `until="available"` takes what an unbounded source has now.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).collect().rows()
+        [(1,)]
+        """
+        from unistream.api.results import collect
+
+        return collect(self, until, settings, user_location())
+
+    def head(self, n: int = 5) -> pl.DataFrame:
+        """The first `n` rows that arrive; stops reading as soon as it has them.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": range(1000)}).head(2).rows()
+        [(0,), (1,)]
+        """
+        from unistream.api.results import head
+
+        return head(self, n)
+
+    def batches(self, *, until: str = "end", settings: Settings | None = None) -> Iterator[pl.DataFrame]:
+        """Rows as they come, frame by frame; leaving the loop stops the sources.
+
+        >>> import unistream as us
+        >>> [frame.height for frame in us.from_frame({"a": [1, 2, 3]}).batches()]
+        [3]
+        """
+        from unistream.api.results import batches
+
+        return batches(self, until, settings)
+
+    def show(self, n: int = 10, *, seconds: float | None = None) -> None:
+        """Print the first rows of a bounded stream; watch the last rows of an unbounded one live.
+
+        A live view ends after `seconds` or with an interrupt.
+        """
+        from unistream.api.results import show
+
+        show(self, n, seconds)
+
+    def explain(self, format: str = "text", settings: Settings | None = None) -> str:
+        """What would run: the optimized plan, the chains, what each source reads; "text", "mermaid" or "json".
+
+        >>> import unistream as us
+        >>> print(us.from_frame({"a": [1]}).select("a").explain())  # doctest: +ELLIPSIS
+        Logical plan
+        ...
+        """
+        from unistream.api.results import explain
+
+        return explain(self, format, settings)
+
+    def __repr__(self) -> str:
+        kind = "bounded" if self.bounded else "unbounded"
+        mode = "" if self._node.schema.changes is Changes.APPEND else f", {self._node.schema.changes.value}"
+        columns = ", ".join(f"{name}: {dtype}" for name, dtype in self.schema.items())
+        return f"<Stream {kind}{mode} [{columns}]>"
+
+    def _repr_html_(self) -> str:
+        from unistream.api.html import stream_html
+
+        return stream_html(self)
+
+    def _step(self, make: Callable[..., RowStep], *given: Any) -> Stream:
+        """A stateless verb: the step is checked against what is known of this stream."""
+        where = user_location()
+        return Stream(Stateless(input=self._node, step=make(self._node.schema, *given, where), where=where))
+
+
+def _same_columns(first: Stream, other: Any, where: str | None) -> None:
+    if not isinstance(other, Stream):
+        raise InvalidQuery(f"union takes streams, not {type(other).__name__}", where, "wrap frames in us.from_frame")
+    if list(first.schema.items()) == list(other.schema.items()):
+        return
+    for name, dtype in first.schema.items():
+        if name not in other.schema:
+            raise InvalidQuery.from_missing_column(name, other.schema, "a part of union", where)
+        if other.schema[name] != dtype:
+            hint = f"cast one of them, as in `.cast({{{name!r}: pl.{dtype}}})`"
+            raise InvalidQuery(f"Column {name!r} is {dtype} here and {other.schema[name]} there in union", where, hint)
+    extra = [name for name in other.schema if name not in first.schema]
+    if extra:
+        raise InvalidQuery(f"A part of union has the further columns {extra}", where, "select the same columns in both")
+    hint = f"select them in one order: `.select({first.columns})`"
+    raise InvalidQuery("The columns of the parts of union come in another order", where, hint)

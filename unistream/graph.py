@@ -1,0 +1,94 @@
+"""The seam between plan and runtime: a graph of vertices that says what runs, not when or where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from unistream.expressions.schema import StreamSchema
+    from unistream.io.base import Request, Sink, Source
+    from unistream.operators.base import OperatorSpec
+
+VertexId = NewType("VertexId", str)
+"""Stable over restarts of a program that has not changed there: name of the step, numbered from the sources."""
+
+MAIN = ""
+"""Tag of an operator's main output."""
+
+REJECTED = "rejected"
+"""Tag of a source's output of rows it could not read."""
+
+
+class Kind(Enum):
+    """What drives a vertex."""
+
+    SOURCE = "source"
+    OPERATOR = "operator"
+    SINK = "sink"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Rows of output `tag` of vertex `origin`."""
+
+    origin: VertexId
+    tag: str = MAIN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """A source to be read and what is asked of it."""
+
+    source: Source
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeQuery:
+    """A bounded plan from scan to sink as one Polars query."""
+
+    query: pl.LazyFrame
+    sink: Sink
+    total_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vertex:
+    """One thing to run. `inputs` are in port order; `schema` is that of its main output."""
+
+    id: VertexId
+    kind: Kind
+    payload: Input | OperatorSpec | Sink | WholeQuery
+    schema: StreamSchema
+    inputs: tuple[Edge, ...] = ()
+    input_schemas: tuple[StreamSchema, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobGraph:
+    """Vertices in an order in which every input comes before its reader."""
+
+    vertices: tuple[Vertex, ...]
+
+    def __iter__(self) -> Iterator[Vertex]:
+        return iter(self.vertices)
+
+    def of_kind(self, kind: Kind) -> tuple[Vertex, ...]:
+        """The vertices of one kind, in order."""
+        return tuple(vertex for vertex in self.vertices if vertex.kind is kind)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the job ends by itself."""
+        sources = [v.payload.source for v in self.vertices if isinstance(v.payload, Input)]
+        return all(source.bounded for source in sources)
+
+

@@ -1,0 +1,307 @@
+"""A fused chain of steps that treat each row for itself, or each frame by a function of the user."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import polars as pl
+
+from unistream.elements import Batch
+from unistream.errors import DataError
+from unistream.expressions.analysis import columns_read
+from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
+from unistream.operators.base import Context, Operator, OperatorSpec, Output
+
+SMALL_FRAME = 20_000
+"""Below this many rows one thread is faster than handing expressions to several."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RowStep(ABC):
+    """One step of a chain. `made` are the columns it computes, with the types found while planning."""
+
+    verb: ClassVar[str] = "step"
+    made: pl.Schema = pl.Schema()
+    where: str | None = None
+
+    @abstractmethod
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        """What is known about the rows it gives."""
+
+    def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
+        """The input columns it needs to give the columns `needed`."""
+        return frozenset(input)
+
+    def pruned(self, needed: frozenset[str]) -> RowStep:
+        """The same step without computing columns nobody needs."""
+        return self
+
+    @abstractmethod
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        """Run on the rows of an edge with this changelog mode."""
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame | None:
+        """The same step in a Polars query over append-only rows, or None when there is no equal one."""
+        return None
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for `explain`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelectStep(RowStep):
+    """Exactly these columns."""
+
+    verb: ClassVar[str] = "select"
+    exprs: tuple[pl.Expr, ...]
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        return renamed(input, plain_columns(self.exprs), self.made)
+
+    def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
+        return _columns_read(self.exprs)
+
+    def pruned(self, needed: frozenset[str]) -> RowStep:
+        return _keeping(self, needed or frozenset([next(iter(self.made))]))
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        if changes is not Changes.APPEND:
+            return frame.select(*self.exprs, pl.col(CHANGE))
+        return frame.select_seq(self.exprs) if frame.height < SMALL_FRAME else frame.select(self.exprs)
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
+        return query.select(self.exprs)
+
+    def describe(self) -> str:
+        return f"select {_spelled(self.exprs)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WithColumnsStep(RowStep):
+    """All columns, some added or replaced."""
+
+    verb: ClassVar[str] = "with_columns"
+    exprs: tuple[pl.Expr, ...]
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        made = {expr.meta.output_name() for expr in self.exprs}
+        kept = {name: name for name in input.columns if name not in made}
+        columns = pl.Schema({**input.columns, **self.made})
+        return renamed(input, kept | plain_columns(self.exprs), columns)
+
+    def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
+        return (needed - frozenset(self.made)) | _columns_read(self.exprs)
+
+    def pruned(self, needed: frozenset[str]) -> RowStep:
+        return _keeping(self, needed)
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        return frame.with_columns_seq(self.exprs) if frame.height < SMALL_FRAME else frame.with_columns(self.exprs)
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
+        return query.with_columns(self.exprs)
+
+    def describe(self) -> str:
+        return f"with_columns {_spelled(self.exprs)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FilterStep(RowStep):
+    """The rows for which the predicate is true."""
+
+    verb: ClassVar[str] = "filter"
+    predicate: pl.Expr
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        return replace(input, side_outputs={})
+
+    def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
+        return needed | columns_read(self.predicate)
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        if changes is Changes.UPSERT:
+            # A row that no longer passes may have passed before: downstream has to forget it.
+            passes = pl.when(self.predicate).then(pl.col(CHANGE)).otherwise(pl.lit(Change.DELETE.value, pl.Int8))
+            return frame.with_columns(passes.alias(CHANGE))
+        return frame.filter(self.predicate)
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
+        return query.filter(self.predicate)
+
+    def describe(self) -> str:
+        return f"filter {_one_line(self.predicate)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExplodeStep(RowStep):
+    """One row for each item of the list columns."""
+
+    verb: ClassVar[str] = "explode"
+    columns: tuple[str, ...]
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        return input.with_columns(pl.Schema({**input.columns, **self.made}))
+
+    def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
+        return needed | frozenset(self.columns)
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        return frame.explode(self.columns)
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
+        return query.explode(self.columns)
+
+    def describe(self) -> str:
+        return f"explode {', '.join(self.columns)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnnestStep(RowStep):
+    """The fields of struct columns as columns of their own."""
+
+    verb: ClassVar[str] = "unnest"
+    columns: tuple[str, ...]
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        return input.with_columns(self.made)
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        return frame.unnest(self.columns)
+
+    def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
+        return query.unnest(self.columns)
+
+    def describe(self) -> str:
+        return f"unnest {', '.join(self.columns)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapBatchesStep(RowStep):
+    """A function of the user over whole frames; what it returns is checked against `made`."""
+
+    verb: ClassVar[str] = "map_batches"
+    function: Callable[[pl.DataFrame], pl.DataFrame]
+
+    def derive(self, input: StreamSchema) -> StreamSchema:
+        # The function may have changed any column, so nothing is known of time and key.
+        return StreamSchema(self.made, bounded=input.bounded)
+
+    def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        result = self.function(frame)
+        if not isinstance(result, pl.DataFrame):
+            raise DataError(
+                f"map_batches: {self.label} returned {type(result).__name__}, not a Polars DataFrame",
+                self.where,
+                "return the frame; for nothing return frame.clear()",
+            )
+        if result.schema != self.made:
+            raise DataError(
+                f"map_batches: {self.label} returned columns {dict(result.schema)}, promised {dict(self.made)}",
+                self.where,
+                "pass schema= with the columns and types the function returns",
+            )
+        return result
+
+    @property
+    def label(self) -> str:
+        """The function's name as the user knows it."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def describe(self) -> str:
+        return f"map_batches {self.label}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StatelessChain(OperatorSpec):
+    """Steps run one after another on each frame."""
+
+    name: ClassVar[str] = "stateless"
+    steps: tuple[RowStep, ...]
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        schema = inputs[0]
+        for step in self.steps:
+            schema = step.derive(schema)
+        return schema
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return StatelessOperator(self.steps, inputs[0].changes)
+
+    @property
+    def accepts_updates(self) -> bool:
+        return not any(isinstance(step, MapBatchesStep) for step in self.steps)
+
+    @property
+    def keeps_splits(self) -> bool:
+        return True
+
+    def describe(self) -> Mapping[str, str]:
+        return {f"{n}": step.describe() for n, step in enumerate(self.steps, 1)}
+
+
+class StatelessOperator(Operator):
+    """Runs a chain; the split of the rows stays with them."""
+
+    def __init__(self, steps: Sequence[RowStep], changes: Changes) -> None:
+        self._steps = steps
+        self._changes = changes
+
+    def open(self, context: Context) -> None:
+        self._metrics = context.metrics
+
+    def process(self, batch: Batch, out: Output) -> None:
+        frame = batch.frame
+        for step in self._steps:
+            before = frame.height
+            frame = step.apply(frame, self._changes)
+            if frame.height < before and isinstance(step, FilterStep):
+                self._metrics.add("filtered", before - frame.height)
+            if frame.height == 0:
+                return
+        out.emit(frame, batch.split)
+
+
+def _columns_read(exprs: Sequence[pl.Expr]) -> frozenset[str]:
+    return frozenset().union(*(columns_read(expr) for expr in exprs))
+
+
+def _keeping(step: SelectStep | WithColumnsStep, needed: frozenset[str]) -> RowStep:
+    """The step with only the expressions whose output is needed."""
+    exprs = tuple(expr for expr in step.exprs if expr.meta.output_name() in needed)
+    if len(exprs) == len(step.exprs):
+        return step
+    made = pl.Schema({name: dtype for name, dtype in step.made.items() if name in needed})
+    return replace(step, exprs=exprs, made=made)
+
+
+def plain_columns(exprs: Sequence[pl.Expr]) -> dict[str, str]:
+    """Output name to input name of the expressions that hand a column on unchanged."""
+    plain: dict[str, str] = {}
+    for expr in exprs:
+        inner = expr.meta.undo_aliases()
+        if inner.meta.is_column():
+            plain[expr.meta.output_name()] = inner.meta.output_name()
+    return plain
+
+
+def renamed(input: StreamSchema, origin: Mapping[str, str], output: pl.Schema) -> StreamSchema:
+    """Event time and key follow their columns to new names and are lost when a column was computed."""
+    new_name = {old: new for new, old in reversed(origin.items())}
+    time = input.event_time
+    if time is not None:
+        time = EventTime(new_name[time.column], time.unit) if time.column in new_name else None
+    key = tuple(new_name[name] for name in input.key) if all(name in new_name for name in input.key) else ()
+    return StreamSchema(output, time, input.changes, key, input.bounded)
+
+
+def _spelled(exprs: Sequence[pl.Expr]) -> str:
+    return ", ".join(_one_line(expr) for expr in exprs)
+
+
+def _one_line(expr: pl.Expr) -> str:
+    text = " ".join(str(expr).split())
+    return text if len(text) <= 100 else text[:97] + "..."

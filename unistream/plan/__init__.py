@@ -1,0 +1,1 @@
+"""The logical plan: what is asked, checked while it is built. Pure; runs nothing."""

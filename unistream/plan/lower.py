@@ -1,0 +1,163 @@
+"""From the optimized plan to the graph that runs: fused chains, stable ids, whole queries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from unistream.config import Settings
+from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
+from unistream.operators.base import OperatorSpec
+from unistream.operators.stateless import StatelessChain
+from unistream.operators.union import UnionSpec
+from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
+from unistream.plan.tree import Roots, readers, walk
+
+
+def lower(roots: Roots, settings: Settings) -> JobGraph:
+    """The graph of an optimized plan whose roots are sinks."""
+    if settings.whole_query and len(roots) == 1:
+        root = roots[0]
+        if isinstance(root, Write) and root.sink.writes_queries:
+            query = _as_query(root.input)
+            if query is not None:
+                return JobGraph((_query_vertex(root, query),))
+    return _Lowering(roots).graph()
+
+
+def _query_vertex(root: Write, query: pl.LazyFrame) -> Vertex:
+    return Vertex(
+        id=VertexId(f"{root.sink.name}-1"),
+        kind=Kind.QUERY,
+        payload=WholeQuery(query, root.sink),
+        schema=root.schema,
+        details={"runs as": "one Polars streaming query", **root.sink.describe()},
+        where=root.where,
+    )
+
+
+def _as_query(node: Node) -> pl.LazyFrame | None:
+    """The bounded part below as one Polars query with the same rows, or None."""
+    queries = [_as_query(child) for child in node.inputs]
+    lazies = [query for query in queries if query is not None]
+    if len(lazies) < len(queries) or isinstance(node, SideOutput) or not node.schema.bounded:
+        return None
+    match node:
+        case Scan():
+            return _scan_query(node)
+        case Stateless():
+            return node.step.lazy(lazies[0])
+        case Union():
+            return pl.concat(lazies, how="vertical")
+        case Apply():
+            return node.spec.lazy(lazies)
+    return None
+
+
+def _scan_query(node: Scan) -> pl.LazyFrame | None:
+    query = node.source.lazy()
+    if query is None:
+        return None
+    if node.request.predicate is not None:
+        query = query.filter(node.request.predicate)
+    return query if node.request.columns is None else query.select(node.request.columns)
+
+
+class _Lowering:
+    """Builds vertices in the order of the plan; a chain becomes a vertex when its last step is reached."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._readers = readers(roots)
+        self._numbers: Counter[str] = Counter()
+        self._ids: dict[int, VertexId] = {}
+        self._vertices: list[Vertex] = []
+        self._chained = {
+            id(node.input)
+            for node in walk(roots)
+            if isinstance(node, Stateless) and isinstance(node.input, Stateless) and self._readers[id(node.input)] == 1
+        }
+
+    def graph(self) -> JobGraph:
+        for node in walk(self._roots):
+            if isinstance(node, SideOutput) or id(node) in self._chained:
+                continue
+            self._add(node)
+        return JobGraph(tuple(self._vertices))
+
+    def _add(self, node: Node) -> None:
+        match node:
+            case Scan():
+                request = replace(node.request, time_column=self._time_column(node))
+                self._vertex(node, Kind.SOURCE, node.source.name, Input(node.source, request), (), _scan_details(node))
+            case Stateless():
+                chain = [node]
+                while id(chain[-1].input) in self._chained and isinstance(chain[-1].input, Stateless):
+                    chain.append(chain[-1].input)
+                spec = StatelessChain(steps=tuple(link.step for link in reversed(chain)), where=node.where)
+                self._operator(node, spec, (chain[-1].input,))
+            case Union():
+                self._operator(node, UnionSpec(result=node.schema, where=node.where), node.parts)
+            case Apply():
+                self._operator(node, node.spec, node.over)
+            case Write():
+                self._vertex(node, Kind.SINK, node.sink.name, node.sink, (node.input,), node.sink.describe())
+
+    def _operator(self, node: Node, spec: OperatorSpec, inputs: Sequence[Node]) -> None:
+        self._vertex(node, Kind.OPERATOR, spec.name, spec, inputs, spec.describe())
+
+    def _vertex(
+        self,
+        node: Node,
+        kind: Kind,
+        name: str,
+        payload: Input | OperatorSpec | object,
+        inputs: Sequence[Node],
+        details: Mapping[str, str],
+    ) -> None:
+        edges = []
+        for child in inputs:
+            origin, tag = tag_of(child)
+            edges.append(Edge(self._ids[id(origin)], tag))
+        self._ids[id(node)] = self._name(node, name)
+        self._vertices.append(
+            Vertex(
+                id=self._ids[id(node)],
+                kind=kind,
+                payload=payload,  # type: ignore[arg-type]
+                schema=node.schema,
+                inputs=tuple(edges),
+                input_schemas=tuple(child.schema for child in inputs),
+                details=details,
+                where=node.where,
+            )
+        )
+
+    def _name(self, node: Node, name: str) -> VertexId:
+        if node.label is not None:
+            return VertexId(node.label)
+        self._numbers[name] += 1
+        return VertexId(f"{name}-{self._numbers[name]}")
+
+    def _time_column(self, scan: Scan) -> str | None:
+        """The scan's column that becomes event time further on, when all who assign time agree on it."""
+        found = {
+            node.schema.event_time.column
+            for node in walk(self._roots)
+            if node.schema.event_time is not None and isinstance(node, Apply)
+        }
+        names = {name for name in found if name in scan.schema.columns}
+        return names.pop() if len(names) == 1 else None
+
+
+def _scan_details(node: Scan) -> dict[str, str]:
+    details = dict(node.source.describe())
+    every = node.source.schema()
+    if node.request.columns is not None:
+        details["columns"] = f"{len(node.request.columns)} of {len(every)}: {', '.join(node.request.columns)}"
+    if node.request.predicate is not None:
+        details["filter"] = " ".join(str(node.request.predicate).split())
+    return details

@@ -1,0 +1,1 @@
+"""One rewrite of the plan per file; each gives the same rows for less work."""

@@ -1,0 +1,62 @@
+"""Move filters towards the source, and into it where it can use them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from unistream.expressions.analysis import columns_read, substitute
+from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
+from unistream.plan.nodes import Node, Scan, Stateless, Union
+from unistream.plan.tree import Roots, readers, rewrite
+
+
+def push_filters(roots: Roots) -> Roots:
+    """Apply until nothing moves; a node with several readers stays as it is for the others."""
+    while True:
+        shared = {key for key, count in readers(roots).items() if count > 1}
+        moved = False
+
+        def step(node: Node, shared: set[int] = shared) -> Node:
+            nonlocal moved
+            if not isinstance(node, Stateless) or not isinstance(node.step, FilterStep):
+                return node
+            if id(node.input) in shared:
+                return node
+            better = _pushed(node, node.step)
+            moved = moved or better is not None
+            return better or node
+
+        roots = rewrite(roots, step)
+        if not moved:
+            return roots
+
+
+def _pushed(node: Stateless, step: FilterStep) -> Node | None:
+    below = node.input
+    match below:
+        case Scan() if "predicate" in below.source.pushes:
+            old = below.request.predicate
+            both = step.predicate if old is None else old & step.predicate
+            return below.replaced(request=replace(below.request, predicate=both))
+        case Union():
+            parts = tuple(Stateless(input=part, step=step, where=node.where) for part in below.parts)
+            return below.replaced(parts=parts)
+        case Stateless(step=SelectStep() | WithColumnsStep() as inner):
+            predicate = _through(step.predicate, inner)
+            if predicate is None:
+                return None
+            lower = Stateless(input=below.input, step=replace(step, predicate=predicate), where=node.where)
+            return below.replaced(input=lower)
+    return None
+
+
+def _through(predicate: pl.Expr, inner: SelectStep | WithColumnsStep) -> pl.Expr | None:
+    """The predicate over the input of `inner`, or None when it needs a column that `inner` computes."""
+    origin = plain_columns(inner.exprs)
+    computed = set(inner.made) - set(origin)
+    reads = columns_read(predicate)
+    if reads & computed:
+        return None
+    return substitute(predicate, {name: pl.col(origin[name]) for name in reads if origin.get(name, name) != name})

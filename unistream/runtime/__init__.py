@@ -1,0 +1,1 @@
+"""When and where a job graph runs; knows no query."""

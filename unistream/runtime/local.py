@@ -1,0 +1,231 @@
+"""The tick: poll, push, advance time, fire timers, let sinks write."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from unistream.clock import Clock, Random, SystemClock, fresh_random
+from unistream.config import Settings
+from unistream.errors import JobFailed
+from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
+from unistream.io.base import Cancelled, LazyWrite, Position, Reader, Sink, WriterContext
+from unistream.metrics import Metrics
+from unistream.operators.base import Context, OperatorSpec
+from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
+from unistream.runtime.meter import Meter
+from unistream.runtime.progress import Progress
+from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task, failure
+from unistream.state.backend import StateStore
+
+IDLE_WAIT = 0.1
+"""Longest wait for input, in seconds, so that ages and stops are noticed."""
+
+StoreFactory = Callable[[str], StateStore]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a job is given beside its graph."""
+
+    store: StoreFactory
+    settings: Settings = field(default_factory=Settings)
+    clock: Clock = field(default_factory=SystemClock)
+    random: Random = field(default_factory=fresh_random)
+    job_id: str = ""
+    threads: bool = True
+    until: str = "end"
+    positions: Mapping[str, Mapping[str, Position]] = field(default_factory=dict)
+
+
+class LocalRuntime:
+    """Runs a graph in the thread that calls it; readers have threads of their own unless `threads` is off."""
+
+    def __init__(self, graph: JobGraph, surroundings: Surroundings) -> None:
+        self._graph = graph
+        self._with = surroundings
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._bounded = graph.bounded
+        self._commits = 0
+        self.metrics = Metrics()
+        self.tasks: dict[str, Task] = {}
+        self._query: LazyWrite | None = None
+        self._meter = Meter(surroundings.clock, self.metrics)
+        self._contexts: dict[str, WriterContext] = {}
+
+    # Set-up and end
+
+    def open(self) -> None:
+        """Check targets, open writers, operators and readers, in this order: nothing is read in vain."""
+        job_id = self._with.job_id or self._with.random.token()
+        sinks = [v for v in self._graph if v.kind in (Kind.SINK, Kind.QUERY)]
+        for vertex in sinks:
+            _sink_of(vertex).prepare_target(False)
+            self._contexts[vertex.id] = WriterContext(f"{job_id}-{vertex.id}", vertex.schema, bounded=self._bounded)
+        for vertex in self._graph:
+            if vertex.kind is Kind.QUERY:
+                self._query = _lazy_write(vertex, self._contexts[vertex.id])
+                self._meter.follow_query(vertex, self._query)
+            else:
+                self.tasks[vertex.id] = self._task(vertex)
+                self._connect(vertex, self.tasks[vertex.id])
+        self._meter.follow(self.tasks.values())
+
+    def _task(self, vertex: Vertex) -> Task:
+        metrics = self.metrics.scoped(vertex.id)
+        payload = vertex.payload
+        if isinstance(payload, Input):
+            return self._source_task(vertex, payload, metrics)
+        if isinstance(payload, Sink):
+            return SinkTask(vertex, metrics, payload, payload.open(self._contexts[vertex.id]))
+        if not isinstance(payload, OperatorSpec):
+            raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
+        operator = payload.build(vertex.input_schemas)
+        store = self._with.store(vertex.id)
+        operator.open(Context(vertex.id, store, self._with.clock, metrics, self._with.settings))
+        return OperatorTask(vertex, metrics, operator)
+
+    def _source_task(self, vertex: Vertex, payload: Input, metrics: Metrics) -> SourceTask:
+        settings, positions = self._with.settings, self._with.positions.get(vertex.id, {})
+        reader = payload.source.open(positions, replace(payload.request, clock=self._with.clock))
+        feed = self._feed(vertex.id, reader)
+        return SourceTask(vertex, metrics, feed, (settings.tick_rows, settings.tick_bytes), positions)
+
+    def _feed(self, name: str, reader: Reader) -> Feed:
+        if not self._with.threads:
+            return InlineFeed(reader)
+        return ThreadedFeed(name, reader, self._with.settings, self._with.clock, self._wake)
+
+    def _connect(self, vertex: Vertex, task: Task) -> None:
+        for port, edge in enumerate(vertex.inputs):
+            origin = self.tasks[edge.origin]
+            origin.out.connect(edge.tag, task, port)
+            task.upstream.append(origin)
+        if isinstance(task, OperatorTask):
+            for source in self._sources_in_front(vertex):
+                source.listeners.append(task.operator)
+
+    def _sources_in_front(self, vertex: Vertex) -> list[SourceTask]:
+        """Sources whose splits can still be told apart in the rows this vertex gets."""
+        found: list[SourceTask] = []
+        edges: list[Edge] = [edge for edge in vertex.inputs if edge.tag == MAIN]
+        while edges:
+            task = self.tasks[edges.pop().origin]
+            if isinstance(task, SourceTask):
+                found.append(task)
+            elif isinstance(task.vertex.payload, OperatorSpec) and task.vertex.payload.keeps_splits:
+                edges.extend(edge for edge in task.vertex.inputs if edge.tag == MAIN)
+        return found
+
+    def close(self) -> None:
+        """Give back everything; what was written and not committed is discarded."""
+        for task in self.tasks.values():
+            task.close()
+        for vertex in self._graph:
+            if vertex.id in self._contexts:
+                _sink_of(vertex).abort(self._contexts[vertex.id])
+
+    # Running
+
+    def run(self) -> bool:
+        """Tick until the end or until `stop`; true when the job came to its end."""
+        if self._query is not None:
+            return self._run_query(self._query)
+        while not self._stopping.is_set() and self.step():
+            pass
+        return self.conclude()
+
+    def step(self) -> bool:
+        """One tick, and a wait for input when there was none; false when nothing can come any more."""
+        self._wake.clear()
+        more = self.tick()
+        if more and not self._took_input():
+            self._with.clock.wait(self._wake, self._idle_wait())
+        return more
+
+    def conclude(self) -> bool:
+        """Commit what may be committed; true when the job came to its end."""
+        finished = not self._stopping.is_set() or all(task.ended for task in self.tasks.values())
+        if finished or not self._bounded:
+            self._commit(everything=True)
+        return finished
+
+    def stop(self) -> None:
+        """Let the tick that is going on finish, then end. Called from any thread."""
+        self._stopping.set()
+        self._wake.set()
+        if self._query is not None:
+            self._query.cancel()
+
+    def tick(self) -> bool:
+        """One round through all tasks; false when nothing can come any more."""
+        now = self._with.clock.now()
+        for task in self.tasks.values():
+            task.run(now)
+        self._meter.ticked()
+        if not self._bounded:
+            self._commit(everything=False)
+        if all(task.ended for task in self.tasks.values()):
+            return False
+        return not (self._with.until == "available" and self._caught_up())
+
+    def _caught_up(self) -> bool:
+        sources = [task for task in self.tasks.values() if isinstance(task, SourceTask)]
+        return all(not task.took and (task.ended or task.feed.status().caught_up) for task in sources)
+
+    def _took_input(self) -> bool:
+        return any(task.took for task in self.tasks.values() if isinstance(task, SourceTask))
+
+    def _idle_wait(self) -> float:
+        wakeups = [wakeup for task in self.tasks.values() if (wakeup := task.next_wakeup()) is not None]
+        if not wakeups:
+            return IDLE_WAIT
+        return min(IDLE_WAIT, max(0.0, (min(wakeups) - self._with.clock.now()) / 1_000_000))
+
+    def _commit(self, everything: bool) -> None:
+        """Without checkpoints: commit the sinks that are due, or all of them at the end."""
+        now = self._with.clock.now()
+        sinks = [task for task in self.tasks.values() if isinstance(task, SinkTask)]
+        ready = sinks if everything else [task for task in sinks if task.due(now)]
+        if not ready:
+            return
+        self._commits += 1
+        tokens = [(task, task.prepare(self._commits)) for task in ready]
+        for task, token in tokens:
+            task.commit(token)
+
+    def _run_query(self, query: LazyWrite) -> bool:
+        vertex = self._graph.of_kind(Kind.QUERY)[0]
+        try:
+            token = query.run()
+        except Cancelled:
+            return False
+        except JobFailed:
+            raise
+        except Exception as error:
+            raise failure(vertex, error) from error
+        if token is not None:
+            _sink_of(vertex).commit([token])
+        return True
+
+    # Looking
+
+    def progress(self, status: str) -> Progress:
+        """Where the job stands; called from any thread."""
+        return self._meter.progress(status)
+
+
+def _sink_of(vertex: Vertex) -> Sink:
+    payload = vertex.payload.sink if isinstance(vertex.payload, WholeQuery) else vertex.payload
+    if not isinstance(payload, Sink):
+        raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
+    return payload
+
+
+def _lazy_write(vertex: Vertex, context: WriterContext) -> LazyWrite:
+    payload = vertex.payload
+    if not isinstance(payload, WholeQuery):
+        raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
+    return payload.sink.lazy(payload.query, context)

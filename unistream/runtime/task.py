@@ -1,0 +1,245 @@
+"""The vertices of a graph as they run: each takes what its inputs left and hands on rows and time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import polars as pl
+
+from unistream.elements import MAX_TIME, MIN_TIME, Batch
+from unistream.errors import DataError, JobFailed, UnistreamError
+from unistream.graph import MAIN, REJECTED, Vertex
+from unistream.io.base import Chunk, Position, Sink, Token, Writer
+from unistream.metrics import Metrics
+from unistream.operators.base import Operator, Output
+from unistream.runtime.feed import Feed
+
+
+class Task(ABC):
+    """One vertex. `watermark` and `ended` are what it has handed on so far."""
+
+    def __init__(self, vertex: Vertex, metrics: Metrics) -> None:
+        self.vertex = vertex
+        self.metrics = metrics
+        self.upstream: list[Task] = []
+        self.inbox: list[Batch] = []
+        self.watermark = MIN_TIME
+        self.ended = False
+        self.out = TaskOutput(metrics)
+
+    @abstractmethod
+    def run(self, now: int) -> None:
+        """Work off the inbox, then time. Called once a tick, after everything upstream."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back resources."""
+
+    def next_wakeup(self) -> int | None:
+        """When it wants to run even if nothing comes in, in microseconds of the clock."""
+        return None
+
+    def input_watermark(self) -> int:
+        """The least of what its inputs handed on."""
+        return min((task.watermark for task in self.upstream), default=MIN_TIME)
+
+    def inputs_ended(self) -> bool:
+        """Whether nothing more can come in."""
+        return all(task.ended for task in self.upstream)
+
+
+class TaskOutput(Output):
+    """Puts frames straight into the inboxes of the tasks that read them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._readers: dict[str, list[tuple[Task, int]]] = {}
+
+    def connect(self, tag: str, reader: Task, port: int) -> None:
+        """Rows of `tag` go to input `port` of `reader` from now on."""
+        self._readers.setdefault(tag, []).append((reader, port))
+
+    def emit(self, frame: pl.DataFrame, split: str = "") -> None:
+        if frame.height:
+            self._metrics.add("rows_out", frame.height)
+            self._hand_on(MAIN, frame, split)
+
+    def emit_to(self, tag: str, frame: pl.DataFrame) -> None:
+        if frame.height:
+            self._metrics.add(f"side.{tag}", frame.height)
+            self._hand_on(tag, frame, "")
+
+    def _hand_on(self, tag: str, frame: pl.DataFrame, split: str) -> None:
+        for reader, port in self._readers.get(tag, ()):
+            reader.inbox.append(Batch(frame, port, split))
+
+
+class SourceTask(Task):
+    """Takes chunks from a feed and keeps where each split goes on."""
+
+    def __init__(
+        self,
+        vertex: Vertex,
+        metrics: Metrics,
+        feed: Feed,
+        limits: tuple[int, int],
+        positions: Mapping[str, Position],
+    ) -> None:
+        super().__init__(vertex, metrics)
+        self.feed = feed
+        self.positions = dict(positions)
+        self.listeners: list[Operator] = []
+        self.took = False
+        self.paused = False
+        self._limits = limits
+
+    def run(self, now: int) -> None:
+        self.took = False
+        if self.ended or self.paused:
+            return
+        chunks = self.feed.take(*self._limits)
+        ended = [self._accept(chunk) for chunk in chunks]
+        for merged, split in _by_split(chunks):
+            self.out.emit(merged, self._named(split))
+        for chunk in chunks:
+            if chunk.rejected is not None:
+                self.out.emit_to(REJECTED, chunk.rejected)
+        self.took = bool(chunks)
+        if self.listeners:
+            self._tell([name for name in ended if name is not None])
+        if not chunks and self.feed.status().exhausted:
+            self.ended = True
+            self.watermark = MAX_TIME
+
+    def _accept(self, chunk: Chunk) -> str | None:
+        rejected = 0 if chunk.rejected is None else chunk.rejected.height
+        scanned = chunk.frame.height + rejected if chunk.scanned_rows is None else chunk.scanned_rows
+        self.metrics.add("rows_in", scanned)
+        self.metrics.add("bytes_in", chunk.nbytes)
+        self.metrics.add("rejected", rejected)
+        self.metrics.add("filtered", scanned - rejected - chunk.frame.height)
+        self.positions[chunk.split] = chunk.position
+        return self._named(chunk.split) if chunk.ended else None
+
+    def _tell(self, ended: Sequence[str]) -> None:
+        pending = {self._named(split): least for split, least in self.feed.pending().items()}
+        for operator in self.listeners:
+            operator.on_splits(pending, ended)
+
+    def _named(self, split: str) -> str:
+        # Two sources may both have a split "a.csv", and a union brings their rows together.
+        return f"{self.vertex.id}/{split}"
+
+    def close(self) -> None:
+        self.feed.close()
+
+
+def _by_split(chunks: Sequence[Chunk]) -> list[tuple[pl.DataFrame, str]]:
+    """Neighbouring chunks of one split as one frame each."""
+    merged: list[tuple[list[pl.DataFrame], str]] = []
+    for chunk in chunks:
+        if merged and merged[-1][1] == chunk.split:
+            merged[-1][0].append(chunk.frame)
+        else:
+            merged.append(([chunk.frame], chunk.split))
+    return [(frames[0] if len(frames) == 1 else pl.concat(frames), split) for frames, split in merged]
+
+
+class OperatorTask(Task):
+    """Drives an operator: rows, then time, then the end."""
+
+    def __init__(self, vertex: Vertex, metrics: Metrics, operator: Operator) -> None:
+        super().__init__(vertex, metrics)
+        self.operator = operator
+        self._input_watermark = MIN_TIME
+
+    def run(self, now: int) -> None:
+        if self.ended:
+            return
+        inbox, self.inbox = self.inbox, []
+        for batch in inbox:
+            self.metrics.add("rows_in", batch.frame.height)
+            self._guarded(lambda batch=batch: self.operator.process(batch, self.out), batch)  # type: ignore[misc]
+        watermark = self.input_watermark()
+        if watermark > self._input_watermark:
+            self._input_watermark = watermark
+            self._guarded(lambda: self.operator.on_watermark(watermark, self.out))
+        wakeup = self.operator.next_wakeup()
+        if wakeup is not None and wakeup <= now:
+            self._guarded(lambda: self.operator.on_processing_time(now, self.out))
+        self.watermark = max(self.watermark, self.operator.output_watermark(self._input_watermark))
+        if self.inputs_ended():
+            self._guarded(lambda: self.operator.finish(self.out))
+            self.ended = True
+            self.watermark = MAX_TIME
+
+    def _guarded(self, call: Callable[[], None], batch: Batch | None = None) -> None:
+        try:
+            call()
+        except Exception as error:
+            raise failure(self.vertex, error, batch) from error
+
+    def next_wakeup(self) -> int | None:
+        return None if self.ended else self.operator.next_wakeup()
+
+    def close(self) -> None:
+        self.operator.close()
+
+
+class SinkTask(Task):
+    """Hands rows to a writer and has them committed."""
+
+    def __init__(self, vertex: Vertex, metrics: Metrics, sink: Sink, writer: Writer) -> None:
+        super().__init__(vertex, metrics)
+        self._sink = sink
+        self._writer = writer
+
+    def run(self, now: int) -> None:
+        inbox, self.inbox = self.inbox, []
+        for batch in inbox:
+            try:
+                self._writer.write(batch.frame)
+            except Exception as error:
+                raise failure(self.vertex, error, batch) from error
+            self.metrics.add("rows_in", batch.frame.height)
+            self.metrics.add("rows_out", batch.frame.height)
+        self.watermark = self.input_watermark()
+        self.ended = self.inputs_ended()
+
+    def due(self, now: int) -> bool:
+        """Whether the writer wants its rows committed although no checkpoint asks for it."""
+        return self._writer.due(now)
+
+    def prepare(self, checkpoint_id: int) -> Token | None:
+        """Make what was written durable; the token commits it."""
+        try:
+            return self._writer.prepare(checkpoint_id)
+        except Exception as error:
+            raise failure(self.vertex, error) from error
+
+    def commit(self, token: Token | None) -> None:
+        """Make it visible."""
+        if token is None:
+            return
+        try:
+            self._sink.commit([token])
+        except Exception as error:
+            raise failure(self.vertex, error) from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def failure(vertex: Vertex, error: Exception, batch: Batch | None = None) -> JobFailed:
+    """What the user sees when a vertex fails: the cause, where it was asked for, and what it was given."""
+    if isinstance(error, JobFailed):
+        return error
+    hint = error.hint if isinstance(error, UnistreamError) else None
+    where = (error.where if isinstance(error, UnistreamError) else None) or vertex.where
+    message = error.message if isinstance(error, UnistreamError) else f"{type(error).__name__}: {error}"
+    text = f"{vertex.id} failed: {message}"
+    if batch is not None and not isinstance(error, DataError):
+        columns = {name: str(dtype) for name, dtype in batch.frame.schema.items()}
+        text += f"\n  on a batch of {batch.frame.height} rows with columns {columns}"
+    return JobFailed(text, where, hint, vertex.id)
