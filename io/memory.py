@@ -1,0 +1,251 @@
+"""Results kept in memory or handed to a function."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from unistream.errors import ConnectorError, InvalidQuery, StateError
+from unistream.expressions.schema import CHANGE, Change, Changes
+from unistream.io.base import Cancelled, LazyWrite, Sink, Token, Writer, WriterContext
+from unistream.location import user_location
+
+OPERATION = "op"
+"""Name of the column that shows users what a row of a changelog does."""
+
+_SPELLING = {Change.INSERT: "+I", Change.UPDATE_BEFORE: "-U", Change.UPDATE_AFTER: "+U", Change.DELETE: "-D"}
+_TOKEN_BYTES = 64 << 20
+
+
+def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a first column `op` of "+I -U +U -D" where they carry the engine's own column.
+
+    >>> spell_changes(pl.DataFrame({"n": [1], CHANGE: [3]}, schema_overrides={CHANGE: pl.Int8})).row(0)
+    ('-D', 1)
+    """
+    if CHANGE not in frame.columns:
+        return frame
+    names = {int(change): text for change, text in _SPELLING.items()}
+    operation = pl.col(CHANGE).replace_strict(names, return_dtype=pl.String).alias(OPERATION)
+    return frame.select(operation, pl.exclude(CHANGE))
+
+
+class Collected:
+    """Frames in the order they were written; written by one thread, read by any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames: list[pl.DataFrame] = []
+        self._schema = pl.Schema()
+
+    def begin(self, schema: pl.Schema) -> None:
+        with self._lock:
+            self._schema = schema
+
+    def add(self, frame: pl.DataFrame) -> None:
+        with self._lock:
+            self._frames.append(frame)
+
+    def frames(self) -> list[pl.DataFrame]:
+        with self._lock:
+            return list(self._frames)
+
+    def take(self) -> list[pl.DataFrame]:
+        with self._lock:
+            taken, self._frames = self._frames, []
+            return taken
+
+    def result(self) -> pl.DataFrame:
+        with self._lock:
+            return pl.concat([pl.DataFrame(schema=self._schema), *self._frames])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemorySink(Sink):
+    """Keeps all rows in memory; `result()` gives them as one frame, also while the job runs.
+
+    An updating stream is kept as its changelog, with the engine's column `__change`; nothing is folded.
+    Use it for tests and small results. Rows show at once, so a restart may show some twice.
+    """
+
+    collected: Collected = field(default_factory=Collected)
+
+    name = "memory"
+
+    @property
+    def accepts(self) -> frozenset[Changes]:
+        return frozenset(Changes)
+
+    def open(self, context: WriterContext) -> Writer:
+        self.collected.begin(context.schema.physical)
+        return _MemoryWriter(self.collected)
+
+    @property
+    def writes_queries(self) -> bool:
+        return True
+
+    def lazy(self, query: pl.LazyFrame, context: WriterContext) -> LazyWrite:
+        self.collected.begin(context.schema.physical)
+        return _MemoryQuery(self.collected, query)
+
+    def take(self) -> list[pl.DataFrame]:
+        """The frames that came since it was asked last; they are not kept any longer."""
+        return self.collected.take()
+
+    def result(self) -> pl.DataFrame:
+        """All rows so far, in the order they came."""
+        return self.collected.result()
+
+    def frames(self) -> list[pl.DataFrame]:
+        """The frames so far, as they were written."""
+        return self.collected.frames()
+
+
+class _MemoryWriter(Writer):
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
+
+    def write(self, frame: pl.DataFrame) -> None:
+        self._collected.add(frame)
+
+
+class _MemoryQuery(LazyWrite):
+    """Collects the query; in batches, so that it can be cancelled and counted."""
+
+    def __init__(self, collected: Collected, query: pl.LazyFrame) -> None:
+        self._collected = collected
+        self._query = query
+        self._rows = 0
+        self._cancelled = False
+
+    def run(self) -> Token | None:
+        for frame in self._query.collect_batches(maintain_order=True, lazy=True, engine="streaming"):
+            if self._cancelled:
+                raise Cancelled
+            self._collected.add(frame)
+            self._rows += frame.height
+        return None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def progress(self) -> int:
+        return self._rows
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSink(Sink):
+    """Hands rows to a function, in one of two forms; updates carry a first column `op` ("+I -U +U -D").
+
+    `function(frame)` is called with every frame at once: after a crash some rows come again (at least once).
+
+    `function(frame, checkpoint_id)` is called when a checkpoint is complete, with all rows since the one
+    before. After a crash it may be called again with the same number and the same rows, so it makes them
+    exactly once by storing the number with the rows, in one transaction, and doing nothing when that
+    number is there already. The rows are part of the checkpoint until then: keep them below 64 MB
+    (packed) per interval.
+    """
+
+    function: Callable[..., Any]
+
+    name = "function"
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            problem = f"{type(self.function).__name__!r} cannot be called"
+        elif self._arguments not in (1, 2):
+            problem = f"The function takes {self._arguments} arguments"
+        else:
+            return
+        hint = "write def function(frame) or def function(frame, checkpoint_id)"
+        raise InvalidQuery(problem, user_location(), hint)
+
+    @property
+    def _arguments(self) -> int:
+        """Positional parameters without a default; built-in functions count as one."""
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            return 1
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
+        takes_any = any(p.kind is p.VAR_POSITIONAL or p.kind in positional for p in parameters)
+        return max(len(needed), 1) if takes_any else 0
+
+    @property
+    def accepts(self) -> frozenset[Changes]:
+        return frozenset(Changes)
+
+    @property
+    def promise(self) -> str:
+        return (
+            "at least once"
+            if self._arguments == 1
+            else "exactly once, when the function keeps the checkpoint id"
+        )
+
+    def open(self, context: WriterContext) -> Writer:
+        return _DirectWriter(self.function) if self._arguments == 1 else _CheckpointWriter()
+
+    def commit(self, tokens: Sequence[Token]) -> None:
+        by_checkpoint: dict[int, list[pl.DataFrame]] = {}
+        for token in tokens:
+            by_checkpoint.setdefault(int(token["checkpoint"]), []).append(_unpacked(token["rows"]))
+        for checkpoint_id in sorted(by_checkpoint):
+            self.function(pl.concat(by_checkpoint[checkpoint_id]), checkpoint_id)
+
+    def describe(self) -> dict[str, str]:
+        return {"function": getattr(self.function, "__qualname__", type(self.function).__name__)}
+
+
+class _DirectWriter(Writer):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def write(self, frame: pl.DataFrame) -> None:
+        self._function(spell_changes(frame))
+
+
+class _CheckpointWriter(Writer):
+    """Gathers rows until a checkpoint; the token holds them, so that they come again after a crash."""
+
+    def __init__(self) -> None:
+        self._frames: list[pl.DataFrame] = []
+
+    def write(self, frame: pl.DataFrame) -> None:
+        self._frames.append(spell_changes(frame))
+
+    def due(self, now: int) -> bool:
+        return bool(self._frames)
+
+    def prepare(self, checkpoint_id: int) -> Token | None:
+        if not self._frames:
+            return None
+        rows = _packed(pl.concat(self._frames))
+        if len(rows) > _TOKEN_BYTES:
+            raise ConnectorError(
+                f"The rows of checkpoint {checkpoint_id} for the function take {len(rows) >> 20} MB",
+                hint="checkpoint more often, or write to a table or to files",
+            )
+        self._frames = []
+        return {"checkpoint": checkpoint_id, "rows": rows}
+
+
+def _packed(frame: pl.DataFrame) -> str:
+    buffer = io.BytesIO()
+    frame.write_ipc_stream(buffer, compression="zstd")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _unpacked(text: str) -> pl.DataFrame:
+    try:
+        return pl.read_ipc_stream(io.BytesIO(base64.b64decode(text)))
+    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
+        raise StateError(f"The rows kept for a function cannot be read: {error}") from error
