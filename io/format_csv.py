@@ -1,0 +1,248 @@
+"""Rows as separated values, read by Polars' parser; what it lets pass is found by counting separators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import polars as pl
+
+from unistream.errors import DataError, InvalidQuery, InvalidSettings, nearest
+from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, joined, unreadable
+from unistream.io.format_csv_rules import CsvRules
+from unistream.io.format_types import convert, misfits, wire_type
+
+PIECE_BYTES = 512 << 10
+"""A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at closely."""
+
+
+class _Refused(Exception):
+    """The chunk as a whole cannot be read on the fast path."""
+
+
+@dataclass(frozen=True)
+class CsvFormat(Format):
+    """Separated values, as RFC 4180 has them: quotes around a field, doubled inside, newlines within quotes.
+
+    What is accepted: rows with exactly the columns of `schema`, in its order (a source over files takes the
+    order from the header when `has_header`, and then ignores further columns). An empty field is null, `""`
+    is the empty text; `null_values` are null too. Whole numbers in the type's range, with a sign, leading
+    zeros and blanks before them; floats also `1e3`, `.5`, `nan` and `inf`; `true` and `false` in any case;
+    times as ISO 8601 or epoch numbers, durations and decimals as in `NdjsonFormat`. Blank lines are skipped,
+    except in a file of one column, where they are a null. Both `\\n` and `\\r\\n` end a row.
+
+    What is refused, each row by itself: too few or too many fields, values that do not fit, quotes that do
+    not close or stand inside a field, and invalid UTF-8. After a quote that does not close reading goes on
+    at the next line.
+
+    >>> format = CsvFormat(pl.Schema({"user": pl.String, "amount": pl.Int64}))
+    >>> decoded = format.decode(b"ada,3\\nbob,x\\neve\\n")
+    >>> decoded.frame.rows(), decoded.rejected["reason"].to_list()
+    ([('ada', 3)], ["column 'amount': 'x' is not Int64", '1 field instead of 2'])
+    """
+
+    schema: pl.Schema
+    separator: str = ","
+    quote_char: str | None = '"'
+    has_header: bool = True
+    null_values: tuple[str, ...] = ()
+    file_columns: tuple[str, ...] | None = None
+    """The columns that stand in each line, when these are others than those of `schema`."""
+    name: ClassVar[str] = "csv"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schema", pl.Schema(self.schema))
+        null_values = (self.null_values,) if isinstance(self.null_values, str) else tuple(self.null_values)
+        object.__setattr__(self, "null_values", null_values)
+        if not self.schema:
+            raise InvalidQuery("A CSV format needs at least one column", hint="name the columns in schema=")
+        for what, value in (("separator", self.separator), ("quote_char", self.quote_char)):
+            if value is not None and (len(value.encode()) != 1 or value in "\r\n"):
+                raise InvalidSettings(f"{what} must be one ASCII character, not {value!r}")
+        if self.separator == self.quote_char:
+            raise InvalidSettings(
+                "separator and quote_char must differ", hint="quote_char=None reads without quotes"
+            )
+        _ = self._wire
+
+    def __hash__(self) -> int:
+        options = (self.separator, self.quote_char, self.has_header, self.null_values, self.file_columns)
+        return hash((tuple(self.schema.items()), options))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def columns(self) -> pl.Schema:
+        return self.schema
+
+    @cached_property
+    def _in_line(self) -> tuple[str, ...]:
+        return self.file_columns or tuple(self.schema)
+
+    @cached_property
+    def _wire(self) -> pl.Schema:
+        wire = {name: pl.String() for name in self._in_line}
+        return pl.Schema(wire | {name: wire_type(dtype, name) for name, dtype in self.schema.items()})
+
+    @cached_property
+    def _places(self) -> list[int]:
+        place = {name: index for index, name in enumerate(self._in_line)}
+        return sorted(place[name] for name in self.schema)
+
+    @cached_property
+    def _rules(self) -> CsvRules:
+        return CsvRules(self.separator, self.quote_char, len(self._in_line))
+
+    def project(self, names: Sequence[str]) -> CsvFormat:
+        keep = [name for name in self.schema if name in set(names)] or list(self.schema)[:1]
+        return replace(
+            self, schema=pl.Schema({name: self.schema[name] for name in keep}), file_columns=self._in_line
+        )
+
+    def header_fields(self, line: bytes) -> list[str]:
+        """The column names in a header line."""
+        line = line.removeprefix(BYTE_ORDER_MARK)
+        read = pl.read_csv(
+            line, separator=self.separator, quote_char=self.quote_char, has_header=False, infer_schema=False
+        )
+        return ["" if name is None else name for name in read.row(0)]
+
+    def for_header(self, line: bytes, where: str) -> CsvFormat:
+        """The same format for a file with this header line; `DataError` when it lacks columns."""
+        names = self.header_fields(line)
+        missing = [name for name in self.schema if name not in names]
+        if missing or len(set(names)) != len(names):
+            what = f"has no column {missing[0]!r}" if missing else "names a column twice"
+            near = nearest(missing[0], names) if missing else None
+            hint = f"did you mean {near!r}?" if near else "pass has_header=False when the first line is a row"
+            raise DataError(f"{where}, line 1: the header {what}. Columns: {names}", hint=hint)
+        return replace(self, file_columns=tuple(names))
+
+    def header(self) -> bytes:
+        return (
+            self._written(pl.DataFrame(schema=self.schema), include_header=True) if self.has_header else b""
+        )
+
+    def encode(self, frame: pl.DataFrame) -> bytes:
+        return self._written(frame, include_header=False)
+
+    def _written(self, frame: pl.DataFrame, include_header: bool) -> bytes:
+        durations = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
+        text = frame.with_columns(pl.col(durations).cast(pl.Int64)).write_csv(
+            include_header=include_header, separator=self.separator, quote_char=self.quote_char or '"'
+        )
+        return text.encode()
+
+    def records_end(self, data: bytes | bytearray | memoryview) -> int:
+        return self._rules.records_end(bytes(data))
+
+    def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
+        if first_line == 1:
+            data = data.removeprefix(BYTE_ORDER_MARK)
+        try:
+            return self._fast(data, first_line)
+        except _Refused:
+            pieces = self._rules.pieces(data, PIECE_BYTES)
+        parts = []
+        for piece in pieces:
+            parts.append(self._piece(piece, first_line, try_fast=len(pieces) > 1))
+            first_line += parts[-1].lines
+        return joined(parts, self.schema)
+
+    def _piece(self, piece: bytes, first_line: int, try_fast: bool) -> Decoded:
+        if try_fast:
+            try:
+                return self._fast(piece, first_line)
+            except _Refused:
+                pass
+        return self._record_by_record(piece, first_line)
+
+    def _fast(self, data: bytes, first_line: int) -> Decoded:
+        """The chunk in one call of the parser, when every row has all its fields and every value fits."""
+        if BYTE_ORDER_MARK in data:  # the parser would drop one at the beginning of any chunk
+            raise _Refused
+        wire = self._parse(data, self._wire)
+        if not self._rules.whole(data, wire.height):
+            raise _Refused
+        frame = pl.DataFrame({name: convert(wire[name], dtype) for name, dtype in self.schema.items()})
+        for name, dtype in self.schema.items():
+            if frame[name].null_count() != wire[name].null_count():
+                raise _Refused
+            if dtype.is_float() and frame[name].is_infinite().any():
+                raise _Refused
+        return Decoded(frame, None, wire.height, _lines(data))
+
+    def _parse(self, data: bytes, wire: pl.Schema) -> pl.DataFrame:
+        try:
+            return pl.read_csv(
+                data,
+                columns=self._places,
+                schema=wire,
+                has_header=False,
+                separator=self.separator,
+                quote_char=self.quote_char,
+                null_values=list(self.null_values) or None,
+            )
+        except pl.exceptions.PolarsError as error:
+            raise _Refused from error
+
+    def _record_by_record(self, data: bytes, first_line: int) -> Decoded:
+        """Rows with the right number of fields as text, then each column by itself."""
+        good, bad = self._rules.records(data, first_line)
+        text = pl.Schema(dict.fromkeys(self._wire, pl.String()))
+        try:
+            wire = self._parse(b"".join([raw for _, raw in good]), text)
+        except _Refused:
+            good, refused = self._utf8_only(good)
+            bad += refused
+            wire = self._parse(b"".join([raw for _, raw in good]), text)
+        wire = wire.select(self.schema.names())
+        frame = pl.DataFrame({name: _typed(wire[name], dtype) for name, dtype in self.schema.items()})
+        rows = wire.height + len(bad)
+        reasons = misfits(_blank_as_null(wire, self.schema), frame)
+        if reasons is not None:
+            misfit = reasons.is_not_null().arg_true().to_list()
+            bad += [(good[row][0], reasons[row], good[row][1]) for row in misfit]
+            frame = frame.filter(reasons.is_null())
+        return Decoded(frame, unreadable(bad), rows, _lines(data))
+
+    def _utf8_only(
+        self, records: list[tuple[int, bytes]]
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]]]:
+        good, bad = [], []
+        for line, raw in records:
+            try:
+                raw.decode("utf-8")
+                good.append((line, raw))
+            except UnicodeDecodeError as error:
+                bad.append((line, f"not valid UTF-8 at byte {error.start + 1}", raw))
+        return good, bad
+
+
+def _lines(data: bytes) -> int:
+    return data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+
+
+def _blank_as_null(wire: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Empty and blank numbers are null, as the parser has them; text stays as it is."""
+    numbers = [name for name, dtype in schema.items() if dtype.is_integer() or dtype.is_float()]
+    booleans = [name for name, dtype in schema.items() if dtype == pl.Boolean]
+    trimmed = pl.col(numbers).str.strip_chars_start(" \t")
+    return wire.with_columns(trimmed).with_columns(pl.col(numbers + booleans).replace("", None))
+
+
+def _typed(text: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """A column of text as the fast parser reads it; null where it would refuse."""
+    if dtype == pl.Boolean:
+        folded = text.str.to_lowercase()
+        return (folded == "true").set(~folded.is_in(["true", "false"]), None)
+    if dtype.is_integer():
+        return text.str.strip_chars_start(" \t").cast(dtype, strict=False)
+    if dtype.is_float():
+        trimmed = text.str.strip_chars_start(" \t")
+        values = trimmed.cast(dtype, strict=False)
+        return values.set(values.is_infinite() & ~trimmed.str.contains("(?i)inf"), None)
+    return convert(text, dtype)
