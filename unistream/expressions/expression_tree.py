@@ -136,6 +136,12 @@ def function_options(node: Node) -> Any:
     return None if isinstance(part, str) else part
 
 
+def has_callback(node: Node) -> bool:
+    """Whether a function node is given a Python function, as `fold` is."""
+    options = function_options(node)
+    return isinstance(options, dict) and "callback" in options
+
+
 def anonymous_flags(node: Node) -> frozenset[str]:
     """What was promised of a Python function: "ROW_SEPARABLE", "LENGTH_PRESERVING", "RETURNS_SCALAR"."""
     flags = body(node).get("options", {}).get("flags", "")
@@ -213,6 +219,8 @@ def _places(node: Node) -> list[Path]:
             return [(name, "input", number) for number in range(len(content["input"]))]
         case "Cast" if kind(content["dtype"]) == "Literal":
             return [(name, "expr")]
+        case "Cast" if kind(content["dtype"]) == "OfExpr":  # `pl.dtype_of(...)`
+            return [(name, "expr"), (name, "dtype", "OfExpr")]
         case "Agg":
             agg, inside = next(iter(content.items()))
             return [(name, agg, *_aggregation_place(inside))]

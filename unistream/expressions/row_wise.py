@@ -24,6 +24,19 @@ _HINTS: dict[Kind, str] = {
     "`Expr.map_batches(..., is_elementwise=True)`",
 }
 
+_SETS: dict[tuple[str, ...], tuple[int, ...]] = {
+    ("Boolean", "IsIn"): (1,),
+    ("Replace",): (1, 2),
+    ("ReplaceStrict",): (1, 2),
+    ("Business", "IsBusinessDay"): (1,),
+    ("Business", "AddBusinessDay"): (2,),
+    ("Business", "BusinessDayCount"): (2,),
+}
+"""Arguments in which a Series is a set of constants instead of one value per row."""
+
+_NEEDS_SCHEMA = {("Reinterpret",), ("ArrayExpr", "ToStruct"), ("StructExpr", "SelectFields")}
+"""Row-wise functions that Polars cannot judge, or panics over, without knowing the types."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotRowWise:
@@ -75,18 +88,19 @@ def is_constant(expr: pl.Expr) -> bool:
 
 
 def _why_not(node: Node, schema: pl.Schema | None) -> NotRowWise | None:
+    """The outermost offender is the one to name: in `a.drop_nulls().sum()` it is the sum."""
     try:
         inputs = tree.children(node)
     except UnknownExpression:
         return _not(node, "not known to be row-wise")
-    for child in inputs:
-        if _is_set_argument(node, child):
-            continue
-        reason = _why_not(child, schema)
+    kind = _judge(node, inputs, schema)
+    if kind:
+        return _not(node, kind)
+    for at, child in enumerate(inputs):
+        reason = None if _is_set_argument(node, at, child) else _why_not(child, schema)
         if reason:
             return reason
-    kind = _judge(node, inputs, schema)
-    return _not(node, kind) if kind else None
+    return None
 
 
 def _judge(node: Node, inputs: list[Node], schema: pl.Schema | None) -> Kind | None:
@@ -141,10 +155,10 @@ def _judge_function(node: Node, inputs: list[Node], schema: pl.Schema | None) ->
     if name == ("StringExpr", "Strptime") and _infers_format(node):
         return "looks at other rows"
     if name == ("Boolean", "IsIn"):
-        return None if _is_row_wise_membership(inputs, schema) else "looks at other rows"
-    if name[:2] == ("StructExpr", "SelectFields"):  # Polars panics when asked
+        return None if _is_row_wise_membership(node, inputs, schema) else "looks at other rows"
+    if name in _NEEDS_SCHEMA or name[:2] in _NEEDS_SCHEMA:
         return None
-    if name[0] in ("FoldHorizontal", "ReduceHorizontal"):
+    if tree.has_callback(node):
         return "not known to be row-wise"
     plain = [child if tree.is_scalar_literal(child) else tree.column("x") for child in inputs]
     return _polars_verdict(tree.to_expr(tree.with_children(node, plain)))
@@ -180,17 +194,14 @@ def _infers_format(node: Node) -> bool:
     return tree.function_options(node)[1]["format"] is None
 
 
-def _is_row_wise_membership(inputs: list[Node], schema: pl.Schema | None) -> bool:
+def _is_row_wise_membership(node: Node, inputs: list[Node], schema: pl.Schema | None) -> bool:
     """`is_in` of constants or of a list per row; a plain column means the whole column (Polars calls that
     row-separable too)."""
     values = inputs[1]
-    if tree.is_scalar_literal(values) or _is_flat_series(values):
+    if tree.is_scalar_literal(values) or _is_set_argument(node, 1, values):
         return True
-    if tree.kind(values) == "Agg":
-        name, inside, _ = tree.aggregation(values)
-        return name == "Implode" and _is_flat_series(inside)
-    if schema is None:
-        return False
+    if schema is None or tree.kind(values) == "Agg":
+        return tree.kind(values) == "Agg"  # an aggregate is refused for itself
     try:
         (dtype,) = pl.LazyFrame(schema=schema).select(tree.to_expr(values)).collect_schema().dtypes()
     except (pl.exceptions.PolarsError, ValueError):
@@ -198,20 +209,22 @@ def _is_row_wise_membership(inputs: list[Node], schema: pl.Schema | None) -> boo
     return isinstance(dtype, (pl.List, pl.Array))
 
 
-def _is_set_argument(node: Node, child: Node) -> bool:
+def _is_set_argument(node: Node, at: int, child: Node) -> bool:
     """Whether `child` is a set of constants that belongs to the function, not rows."""
-    if tree.kind(node) != "Function" or tree.function_name(node) != ("Boolean", "IsIn"):
+    if tree.kind(node) != "Function" or at not in _SETS.get(tree.function_name(node), ()):
         return False
     if tree.kind(child) == "Agg":
         name, inside, _ = tree.aggregation(child)
-        return name == "Implode" and _is_flat_series(inside)
-    return _is_flat_series(child)
+        return name == "Implode" and _is_series_of_constants(inside)
+    return _is_series_of_constants(child)
 
 
-def _is_flat_series(node: Node) -> bool:
+def _is_series_of_constants(node: Node) -> bool:
+    """A flat Series, or a single list; several lists would be one per row."""
     if tree.kind(node) != "Literal" or tree.is_scalar_literal(node):
         return False
-    return not pl.select(tree.to_expr(node)).to_series().dtype.is_nested()
+    series = pl.select(tree.to_expr(node)).to_series()
+    return not series.dtype.is_nested() or len(series) == 1
 
 
 def _not(node: Node, kind: Kind) -> NotRowWise:
