@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import polars as pl
@@ -30,7 +30,7 @@ REJECTED_SCHEMA = pl.Schema(
 """Columns of the stream of rows that could not be read: `position` is a line number or byte offset."""
 
 
-class Replay(str, Enum):
+class Replay(StrEnum):
     """What a source can give again after a crash."""
 
     EXACT = "exact"

@@ -1,7 +1,68 @@
-"""Bounded and unbounded data with one program: Flink's semantics as an embedded, columnar engine."""
+"""Bounded and unbounded data with one program: Flink's semantics as an embedded, columnar engine.
+
+>>> import polars as pl
+>>> import unistream as us
+>>> orders = us.from_frame({"item": ["a", "b", "a"], "amount": [3, 4, 5]})
+>>> orders.filter(pl.col("amount") > 3).collect().rows()
+[('b', 4), ('a', 5)]
+"""
 
 from pathlib import Path
 
 _here = Path(__file__).parent
 if not (_here / "io").is_dir():  # source checkout: io/ and state/ lie beside this package
     __path__.append(str(_here.parent))
+
+from unistream.api.job import Job, Run, job
+from unistream.api.sources import (
+    from_frame,
+    scan,
+    scan_csv,
+    scan_iterable,
+    scan_ndjson,
+    scan_parquet,
+    scan_rate,
+    scan_socket,
+    scan_text,
+)
+from unistream.api.stream import Stream
+from unistream.config import Settings
+from unistream.errors import (
+    ConnectorError,
+    DataError,
+    InvalidQuery,
+    InvalidSettings,
+    JobFailed,
+    MissingDependency,
+    StateError,
+    UnistreamError,
+)
+from unistream.runtime.progress import Progress
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConnectorError",
+    "DataError",
+    "InvalidQuery",
+    "InvalidSettings",
+    "Job",
+    "JobFailed",
+    "MissingDependency",
+    "Progress",
+    "Run",
+    "Settings",
+    "StateError",
+    "Stream",
+    "UnistreamError",
+    "from_frame",
+    "job",
+    "scan",
+    "scan_csv",
+    "scan_iterable",
+    "scan_ndjson",
+    "scan_parquet",
+    "scan_rate",
+    "scan_socket",
+    "scan_text",
+]

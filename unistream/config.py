@@ -50,10 +50,19 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("checkpoint_interval", "progress_interval"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
-        for name in ("tick_rows", "tick_bytes", "queue_chunks", "queue_bytes", "checkpoints_kept", "key_groups"):
+        for name in (
+            "tick_rows",
+            "tick_bytes",
+            "queue_chunks",
+            "queue_bytes",
+            "checkpoints_kept",
+            "key_groups",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidSettings(f"Setting {name!r} must be a whole number from 1, not {value!r}", user_location())
+                raise InvalidSettings(
+                    f"Setting {name!r} must be a whole number from 1, not {value!r}", user_location()
+                )
 
     @classmethod
     def load(
@@ -62,7 +71,7 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Settings:
-        """Keywords win over `UNISTREAM_*` variables, those over `unistream.toml` in `folder`, that over defaults."""
+        """Keywords win over `UNISTREAM_*` variables, those over `unistream.toml`, that over defaults."""
         values: dict[str, Any] = {}
         file = (folder or Path()) / "unistream.toml"
         if file.is_file():

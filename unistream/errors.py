@@ -45,7 +45,9 @@ class InvalidSettings(UnistreamError):
     """A setting or option has a name or a value that does not exist: change the setting."""
 
     @classmethod
-    def from_unknown(cls, what: str, name: str, known: Iterable[str], where: str | None = None) -> InvalidSettings:
+    def from_unknown(
+        cls, what: str, name: str, known: Iterable[str], where: str | None = None
+    ) -> InvalidSettings:
         choices = sorted(known)
         near = nearest(name, choices)
         hint = f"did you mean {near!r}?" if near else f"one of {choices}"

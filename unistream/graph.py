@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unistream.operators.base import OperatorSpec
 
 VertexId = NewType("VertexId", str)
-"""Stable over restarts of a program that has not changed there: name of the step, numbered from the sources."""
+"""Name of the step, numbered from the sources: stable while the program does not change there."""
 
 MAIN = ""
 """Tag of an operator's main output."""
@@ -90,5 +90,3 @@ class JobGraph:
         """Whether the job ends by itself."""
         sources = [v.payload.source for v in self.vertices if isinstance(v.payload, Input)]
         return all(source.bounded for source in sources)
-
-

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unistream.clock import Clock, SystemClock
 from unistream.config import Settings
 from unistream.errors import InvalidQuery, InvalidSettings, JobFailed
 from unistream.expressions.schema import Changes
-from unistream.graph import JobGraph, Kind
+from unistream.graph import JobGraph
 from unistream.location import user_location
 from unistream.plan.explain import explain
 from unistream.plan.lower import lower
@@ -18,7 +20,9 @@ from unistream.plan.optimizer import optimize
 from unistream.runtime.job import Execution
 from unistream.runtime.local import LocalRuntime, Surroundings
 from unistream.runtime.progress import Progress
-from unistream.state.memory import MemoryBackend
+
+if TYPE_CHECKING:
+    from unistream.state.backend import StateStore
 
 Until = Literal["end", "available"]
 
@@ -80,7 +84,7 @@ class Job:
             raise InvalidSettings(f"until={until!r} is not known", user_location(), hint)
         settings = settings or Settings.load()
         surroundings = Surroundings(
-            store=MemoryBackend().store,
+            store=_stores(),
             settings=settings,
             clock=clock or SystemClock(),
             until=until,
@@ -117,7 +121,9 @@ def job(*jobs: Job) -> Job:
     2
     """
     if not jobs:
-        raise InvalidQuery("job needs at least one sink", user_location(), "as in `us.job(a.sink_csv(...), ...)`")
+        raise InvalidQuery(
+            "job needs at least one sink", user_location(), "as in `us.job(a.sink_csv(...), ...)`"
+        )
     return Job(tuple(root for one in jobs for root in one._roots))
 
 
@@ -181,10 +187,24 @@ class Run:
         return progress_html(self.progress)
 
 
+def _stores() -> Callable[[str], StateStore]:
+    """Tables in memory; the backend is made by the first operator that wants one."""
+
+    @cache
+    def backend() -> Callable[[str], StateStore]:
+        from unistream.state.memory import MemoryBackend
+
+        return MemoryBackend().store
+
+    return lambda operator: backend()(operator)
+
+
 def _check_sink(root: Write) -> None:
     schema = root.schema
     if schema.changes not in root.sink.accepts:
         what = "updates and deletes rows" if schema.changes is not Changes.APPEND else "only adds rows"
         hint = "emit final results (window with emit='close'), use .changes(), or a sink with key="
-        raise InvalidQuery(f"The stream {what}, and sink {root.sink.name!r} cannot hold that", root.where, hint)
+        raise InvalidQuery(
+            f"The stream {what}, and sink {root.sink.name!r} cannot hold that", root.where, hint
+        )
     root.sink.check(schema)

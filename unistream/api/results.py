@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from unistream.api.job import Job, _check_sink
+from unistream.api.job import Job
 from unistream.config import Settings
 from unistream.errors import InvalidQuery
 from unistream.io.memory import MemorySink
@@ -28,16 +28,22 @@ def collect(stream: Stream, until: str, settings: Settings | None, where: str | 
         )
     sink = MemorySink()
     Job((Write(input=stream._node, sink=sink, where=where),)).run(until=until, settings=settings)  # type: ignore[arg-type]
-    return sink.result(stream._node.schema.columns)
+    return sink.result()
 
 
 def batches(stream: Stream, until: str, settings: Settings | None) -> Iterator[pl.DataFrame]:
     """Frames as they come, ticked by whoever asks for the next one."""
     sink = MemorySink()
-    root = Write(input=stream._node, sink=sink)
-    _check_sink(root)
-    job = Job((root,))
-    yield from job.frames(sink, until, (settings or Settings.load()).override(whole_query=False))
+    settings = (settings or Settings.load()).override(whole_query=False)
+    runtime = Job((Write(input=stream._node, sink=sink),)).runtime(until=until, settings=settings)  # type: ignore[arg-type]
+    try:
+        runtime.open()
+        more = True
+        while more:
+            more = runtime.step()
+            yield from sink.take()
+    finally:
+        runtime.close()
 
 
 def head(stream: Stream, n: int) -> pl.DataFrame:
@@ -69,5 +75,3 @@ def show(stream: Stream, n: int, seconds: float | None) -> None:
     from unistream.api.display import live_view
 
     live_view(stream, n, seconds)
-
-

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-
 from unistream.durations import Duration
 from unistream.location import user_location
 from unistream.plan.nodes import Node, Write
@@ -143,5 +142,3 @@ def _rollover(rows: int | None, nbytes: int | None, age: Duration | None) -> dic
     """The limits that were given; a sink has defaults of its own for the rest."""
     given = {"max_file_rows": rows, "max_file_bytes": nbytes, "max_file_age": age}
     return {name: value for name, value in given.items() if value is not None}
-
-

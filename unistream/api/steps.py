@@ -21,7 +21,9 @@ from unistream.operators.stateless import (
 )
 
 
-def select(schema: StreamSchema, exprs: Iterable[Any], named: Mapping[str, Any], where: str | None) -> RowStep:
+def select(
+    schema: StreamSchema, exprs: Iterable[Any], named: Mapping[str, Any], where: str | None
+) -> RowStep:
     """Exactly these columns."""
     parts = expand(exprs, named, schema.columns, "select", where)
     if not parts:
@@ -34,7 +36,9 @@ def select(schema: StreamSchema, exprs: Iterable[Any], named: Mapping[str, Any],
     return SelectStep(exprs=tuple(parts), made=made, where=where)
 
 
-def with_columns(schema: StreamSchema, exprs: Iterable[Any], named: Mapping[str, Any], where: str | None) -> RowStep:
+def with_columns(
+    schema: StreamSchema, exprs: Iterable[Any], named: Mapping[str, Any], where: str | None
+) -> RowStep:
     """All columns, some added or replaced."""
     parts = expand(exprs, named, schema.columns, "with_columns", where)
     _refuse_other_rows(parts, schema.columns, "with_columns", where)
@@ -65,13 +69,17 @@ def drop(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> Row
 def rename(schema: StreamSchema, mapping: Mapping[str, str], where: str | None) -> RowStep:
     """Some columns under other names."""
     if not isinstance(mapping, Mapping):
-        raise InvalidQuery("rename needs a mapping of old names to new ones", where, 'as in `rename({"a": "b"})`')
+        raise InvalidQuery(
+            "rename needs a mapping of old names to new ones", where, 'as in `rename({"a": "b"})`'
+        )
     for old in mapping:
         _known(schema, old, "rename", where)
     new_names = [mapping.get(name, name) for name in schema.columns]
     twice = sorted({name for name in new_names if new_names.count(name) > 1})
     if twice:
-        raise InvalidQuery(f"rename would give two columns the name {twice[0]!r}", where, "choose another name")
+        raise InvalidQuery(
+            f"rename would give two columns the name {twice[0]!r}", where, "choose another name"
+        )
     return _plain(schema, dict(zip(new_names, schema.columns, strict=True)), where)
 
 
@@ -93,7 +101,9 @@ def explode(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> 
     for name in names:
         if not isinstance(schema.columns[name], (pl.List, pl.Array)):
             hint = "explode takes list columns; split text first with .str.split(...)"
-            raise InvalidQuery(f"Column {name!r} is {schema.columns[name]}, not a list, in explode", where, hint)
+            raise InvalidQuery(
+                f"Column {name!r} is {schema.columns[name]}, not a list, in explode", where, hint
+            )
     result = pl.LazyFrame(schema=schema.columns).explode(names).collect_schema()
     made = pl.Schema({name: result[name] for name in names})
     return ExplodeStep(columns=names, made=made, where=where)
@@ -106,7 +116,9 @@ def unnest(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> R
     for name in names:
         dtype = schema.columns[name]
         if not isinstance(dtype, pl.Struct):
-            raise InvalidQuery(f"Column {name!r} is {dtype}, not a struct, in unnest", where, "take a struct column")
+            raise InvalidQuery(
+                f"Column {name!r} is {dtype}, not a struct, in unnest", where, "take a struct column"
+            )
         fields += [field.name for field in dtype.fields]
     twice = sorted({name for name in fields if fields.count(name) > 1})
     if twice:
@@ -127,15 +139,20 @@ def map_batches(
     return MapBatchesStep(function=function, made=pl.Schema(made), where=where)
 
 
-def _asked(function: Callable[[pl.DataFrame], pl.DataFrame], columns: pl.Schema, where: str | None) -> pl.Schema:
+def _asked(
+    function: Callable[[pl.DataFrame], pl.DataFrame], columns: pl.Schema, where: str | None
+) -> pl.Schema:
     hint = "pass schema= with the columns and types it returns"
     try:
         result = function(pl.DataFrame(schema=columns))
     except Exception as error:
-        message = f"map_batches asked the function with an empty frame and it raised {type(error).__name__}: {error}"
+        what = f"{type(error).__name__}: {error}"
+        message = f"map_batches asked the function with an empty frame and it raised {what}"
         raise InvalidQuery(message, where, hint) from error
     if not isinstance(result, pl.DataFrame):
-        raise InvalidQuery(f"map_batches: the function returned {type(result).__name__}, not a frame", where, hint)
+        raise InvalidQuery(
+            f"map_batches: the function returned {type(result).__name__}, not a frame", where, hint
+        )
     return result.schema
 
 

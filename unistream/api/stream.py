@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class Stream(Sinks):
-    """A table that may still be growing. Every verb returns a new stream; nothing runs until a result is asked for.
+    """A table that may still be growing.
+
+    Every verb returns a new stream; nothing runs until a result is asked for.
 
     >>> import unistream as us
     >>> orders = us.from_frame({"item": ["a", "b", "a"], "amount": [3, 4, 5]})
@@ -169,7 +171,9 @@ class Stream(Sinks):
         taken: list[pl.Expr] = []
         streams: dict[str, Stream] = {}
         if rest in branches:
-            raise InvalidQuery(f"split has two branches {rest!r}", user_location(), "choose another name for rest")
+            raise InvalidQuery(
+                f"split has two branches {rest!r}", user_location(), "choose another name for rest"
+            )
         for name, predicate in branches.items():
             self.filter(predicate)  # refuses it under the user's own spelling
             streams[name] = self.filter(predicate, *(~before for before in taken))
@@ -188,7 +192,9 @@ class Stream(Sinks):
         """`function(self, ...)`, so that functions over streams read in order.
 
         >>> import unistream as us
-        >>> us.from_frame({"a": [1, 2]}).pipe(lambda stream, least: stream.filter(pl.col("a") >= least), 2).collect().rows()
+        >>> def at_least(stream, least):
+        ...     return stream.filter(pl.col("a") >= least)
+        >>> us.from_frame({"a": [1, 2]}).pipe(at_least, 2).collect().rows()
         [(2,)]
         """
         return function(self, *args, **kwargs)
@@ -198,7 +204,7 @@ class Stream(Sinks):
         return Stream(self._node.replaced(label=label))
 
     def rejected(self) -> Stream:
-        """The rows that the sources of this stream could not read, with source, position, reason and raw text.
+        """The rows that the sources could not read, with source, position, reason and raw text.
 
         Needs `on_error="collect"` at the source.
         """
@@ -254,7 +260,7 @@ class Stream(Sinks):
         show(self, n, seconds)
 
     def explain(self, format: str = "text", settings: Settings | None = None) -> str:
-        """What would run: the optimized plan, the chains, what each source reads; "text", "mermaid" or "json".
+        """What would run: plan, chains, what each source reads; as "text", "mermaid" or "json".
 
         >>> import unistream as us
         >>> print(us.from_frame({"a": [1]}).select("a").explain())  # doctest: +ELLIPSIS
@@ -284,7 +290,9 @@ class Stream(Sinks):
 
 def _same_columns(first: Stream, other: Any, where: str | None) -> None:
     if not isinstance(other, Stream):
-        raise InvalidQuery(f"union takes streams, not {type(other).__name__}", where, "wrap frames in us.from_frame")
+        raise InvalidQuery(
+            f"union takes streams, not {type(other).__name__}", where, "wrap frames in us.from_frame"
+        )
     if list(first.schema.items()) == list(other.schema.items()):
         return
     for name, dtype in first.schema.items():
@@ -292,9 +300,13 @@ def _same_columns(first: Stream, other: Any, where: str | None) -> None:
             raise InvalidQuery.from_missing_column(name, other.schema, "a part of union", where)
         if other.schema[name] != dtype:
             hint = f"cast one of them, as in `.cast({{{name!r}: pl.{dtype}}})`"
-            raise InvalidQuery(f"Column {name!r} is {dtype} here and {other.schema[name]} there in union", where, hint)
+            raise InvalidQuery(
+                f"Column {name!r} is {dtype} here and {other.schema[name]} there in union", where, hint
+            )
     extra = [name for name in other.schema if name not in first.schema]
     if extra:
-        raise InvalidQuery(f"A part of union has the further columns {extra}", where, "select the same columns in both")
+        raise InvalidQuery(
+            f"A part of union has the further columns {extra}", where, "select the same columns in both"
+        )
     hint = f"select them in one order: `.select({first.columns})`"
     raise InvalidQuery("The columns of the parts of union come in another order", where, hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import IntEnum, StrEnum
 
 import polars as pl
 
@@ -12,7 +12,7 @@ CHANGE = "__change"
 """Name of the Int8 column that tells what each row of an updating edge does; see `Change`."""
 
 
-class Change(int, Enum):
+class Change(IntEnum):
     """What a row of a changelog does to the table it describes; the values are stored and never change."""
 
     INSERT = 0
@@ -21,7 +21,7 @@ class Change(int, Enum):
     DELETE = 3
 
 
-class Changes(str, Enum):
+class Changes(StrEnum):
     """What an edge carries.
 
     APPEND: rows are only ever added. UPSERT: a row replaces the earlier one with the same key, or deletes
@@ -60,7 +60,7 @@ class StreamSchema:
         """The columns of the frames that really travel."""
         if self.changes is Changes.APPEND:
             return self.columns
-        return pl.Schema({**self.columns, CHANGE: pl.Int8})
+        return pl.Schema([*self.columns.items(), (CHANGE, pl.Int8())])
 
     def with_columns(self, columns: pl.Schema) -> StreamSchema:
         """The same stream with other columns; event time and key go when their columns go."""

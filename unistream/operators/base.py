@@ -16,6 +16,7 @@ import polars as pl
 from unistream.clock import Clock
 from unistream.config import Settings
 from unistream.elements import Batch
+from unistream.errors import StateError
 from unistream.expressions.schema import StreamSchema
 from unistream.metrics import Metrics
 
@@ -40,12 +41,19 @@ class Context:
     """What an operator may use: its tables, the clock, its counters, the settings and where it stands."""
 
     operator_id: str
-    state: StateStore
     clock: Clock
     metrics: Metrics
     settings: Settings
+    store: StateStore | None = None
     subtask: int = 0
     subtasks: int = 1
+
+    @property
+    def state(self) -> StateStore:
+        """The operator's tables."""
+        if self.store is None:
+            raise StateError(f"{self.operator_id} keeps no state", hint="set `stateful = True` in its spec")
+        return self.store
 
 
 class Operator(ABC):
@@ -98,6 +106,8 @@ class OperatorSpec(ABC):
 
     name: ClassVar[str] = "operator"
     inputs: ClassVar[int] = 1
+    stateful: ClassVar[bool] = True
+    """Whether it opens tables; an operator without any is given no store."""
     where: str | None = None
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import polars as pl
@@ -24,7 +24,7 @@ class RowStep(ABC):
     """One step of a chain. `made` are the columns it computes, with the types found while planning."""
 
     verb: ClassVar[str] = "step"
-    made: pl.Schema = pl.Schema()
+    made: pl.Schema = field(default_factory=pl.Schema)
     where: str | None = None
 
     @abstractmethod
@@ -100,7 +100,11 @@ class WithColumnsStep(RowStep):
         return _keeping(self, needed)
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
-        return frame.with_columns_seq(self.exprs) if frame.height < SMALL_FRAME else frame.with_columns(self.exprs)
+        return (
+            frame.with_columns_seq(self.exprs)
+            if frame.height < SMALL_FRAME
+            else frame.with_columns(self.exprs)
+        )
 
     def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
         return query.with_columns(self.exprs)
@@ -125,7 +129,9 @@ class FilterStep(RowStep):
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is Changes.UPSERT:
             # A row that no longer passes may have passed before: downstream has to forget it.
-            passes = pl.when(self.predicate).then(pl.col(CHANGE)).otherwise(pl.lit(Change.DELETE.value, pl.Int8))
+            passes = (
+                pl.when(self.predicate).then(pl.col(CHANGE)).otherwise(pl.lit(Change.DELETE.value, pl.Int8))
+            )
             return frame.with_columns(passes.alias(CHANGE))
         return frame.filter(self.predicate)
 
@@ -199,8 +205,9 @@ class MapBatchesStep(RowStep):
                 "return the frame; for nothing return frame.clear()",
             )
         if result.schema != self.made:
+            given, promised = dict(result.schema), dict(self.made)
             raise DataError(
-                f"map_batches: {self.label} returned columns {dict(result.schema)}, promised {dict(self.made)}",
+                f"map_batches: {self.label} returned columns {given}, promised {promised}",
                 self.where,
                 "pass schema= with the columns and types the function returns",
             )
@@ -220,6 +227,7 @@ class StatelessChain(OperatorSpec):
     """Steps run one after another on each frame."""
 
     name: ClassVar[str] = "stateless"
+    stateful: ClassVar[bool] = False
     steps: tuple[RowStep, ...]
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
@@ -290,7 +298,7 @@ def plain_columns(exprs: Sequence[pl.Expr]) -> dict[str, str]:
 
 def renamed(input: StreamSchema, origin: Mapping[str, str], output: pl.Schema) -> StreamSchema:
     """Event time and key follow their columns to new names and are lost when a column was computed."""
-    new_name = {old: new for new, old in reversed(origin.items())}
+    new_name = {old: new for new, old in reversed(list(origin.items()))}
     time = input.event_time
     if time is not None:
         time = EventTime(new_name[time.column], time.unit) if time.column in new_name else None

@@ -18,6 +18,7 @@ class UnionSpec(OperatorSpec):
     """Forwards every input; `result` was derived by the plan."""
 
     name: ClassVar[str] = "union"
+    stateful: ClassVar[bool] = False
     result: StreamSchema
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:

@@ -58,7 +58,10 @@ def _describe(node: Node) -> list[str]:
         case SideOutput():
             return [f"side output {node.tag!r}"]
         case Write():
-            return [f"sink {node.sink.name}", *(f"  {key}: {value}" for key, value in node.sink.describe().items())]
+            return [
+                f"sink {node.sink.name}",
+                *(f"  {key}: {value}" for key, value in node.sink.describe().items()),
+            ]
     return [type(node).__name__.lower()]
 
 

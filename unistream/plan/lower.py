@@ -78,7 +78,9 @@ class _Lowering:
         self._chained = {
             id(node.input)
             for node in walk(roots)
-            if isinstance(node, Stateless) and isinstance(node.input, Stateless) and self._readers[id(node.input)] == 1
+            if isinstance(node, Stateless)
+            and isinstance(node.input, Stateless)
+            and self._readers[id(node.input)] == 1
         }
 
     def graph(self) -> JobGraph:
@@ -92,7 +94,9 @@ class _Lowering:
         match node:
             case Scan():
                 request = replace(node.request, time_column=self._time_column(node))
-                self._vertex(node, Kind.SOURCE, node.source.name, Input(node.source, request), (), _scan_details(node))
+                self._vertex(
+                    node, Kind.SOURCE, node.source.name, Input(node.source, request), (), _scan_details(node)
+                )
             case Stateless():
                 chain = [node]
                 while id(chain[-1].input) in self._chained and isinstance(chain[-1].input, Stateless):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import MAIN, REJECTED
@@ -38,7 +38,7 @@ class Node(ABC):
         """What is known about its rows; derived once."""
         return self._derive()
 
-    def replaced(self, **changes: Any) -> Any:
+    def replaced(self, **changes: Any) -> Self:
         """A copy with some fields changed; what was derived is derived anew."""
         return replace(self, **changes)
 
@@ -48,7 +48,7 @@ class Scan(Node):
     """Rows of a source."""
 
     source: Source
-    request: Request = Request()
+    request: Request = field(default_factory=Request)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

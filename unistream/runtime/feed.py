@@ -88,7 +88,9 @@ class InlineFeed(Feed):
 class ThreadedFeed(Feed):
     """Reads ahead on a thread of its own; a full queue makes the reader wait, which is the backpressure."""
 
-    def __init__(self, name: str, reader: Reader, settings: Settings, clock: Clock, wake: threading.Event) -> None:
+    def __init__(
+        self, name: str, reader: Reader, settings: Settings, clock: Clock, wake: threading.Event
+    ) -> None:
         self._reader = reader
         self._settings = settings
         self._clock = clock

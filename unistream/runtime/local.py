@@ -63,7 +63,9 @@ class LocalRuntime:
         sinks = [v for v in self._graph if v.kind in (Kind.SINK, Kind.QUERY)]
         for vertex in sinks:
             _sink_of(vertex).prepare_target(False)
-            self._contexts[vertex.id] = WriterContext(f"{job_id}-{vertex.id}", vertex.schema, bounded=self._bounded)
+            self._contexts[vertex.id] = WriterContext(
+                f"{job_id}-{vertex.id}", vertex.schema, bounded=self._bounded
+            )
         for vertex in self._graph:
             if vertex.kind is Kind.QUERY:
                 self._query = _lazy_write(vertex, self._contexts[vertex.id])
@@ -83,8 +85,8 @@ class LocalRuntime:
         if not isinstance(payload, OperatorSpec):
             raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
         operator = payload.build(vertex.input_schemas)
-        store = self._with.store(vertex.id)
-        operator.open(Context(vertex.id, store, self._with.clock, metrics, self._with.settings))
+        store = self._with.store(vertex.id) if payload.stateful else None
+        operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store))
         return OperatorTask(vertex, metrics, operator)
 
     def _source_task(self, vertex: Vertex, payload: Input, metrics: Metrics) -> SourceTask:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-
 from typing import TypeVar
 
 from unistream.clock import Clock
@@ -53,7 +52,7 @@ class Meter:
     def progress(self, status: str) -> Progress:
         """The record of this moment."""
         now = self._clock.steady() if self._ended is None else self._ended
-        sources = {task.vertex.id: self._source(task) for task in self._of(SourceTask)}
+        sources = {str(task.vertex.id): self._source(task) for task in self._of(SourceTask)}
         rows_in = sum(source.rows for source in sources.values())
         bytes_in = sum(source.nbytes for source in sources.values())
         rows_out = sum(int(task.metrics.get("rows_out")) for task in self._of(SinkTask))

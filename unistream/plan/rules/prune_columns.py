@@ -55,9 +55,15 @@ def _narrowed(node: Node, needed: frozenset[str]) -> Node:
         case Scan() if "columns" in node.source.pushes:
             names = node.schema.columns
             wanted = tuple(name for name in names if name in needed) or _cheapest(names)
-            return node if len(wanted) == len(names) else node.replaced(request=replace(node.request, columns=wanted))
+            return (
+                node
+                if len(wanted) == len(names)
+                else node.replaced(request=replace(node.request, columns=wanted))
+            )
         case Union():
-            wanted = tuple(name for name in node.schema.columns if name in needed) or _cheapest(node.schema.columns)
+            wanted = tuple(name for name in node.schema.columns if name in needed) or _cheapest(
+                node.schema.columns
+            )
             return node.replaced(parts=tuple(_exactly(part, wanted) for part in node.parts))
     return node
 

@@ -59,4 +59,6 @@ def _through(predicate: pl.Expr, inner: SelectStep | WithColumnsStep) -> pl.Expr
     reads = columns_read(predicate)
     if reads & computed:
         return None
-    return substitute(predicate, {name: pl.col(origin[name]) for name in reads if origin.get(name, name) != name})
+    return substitute(
+        predicate, {name: pl.col(origin[name]) for name in reads if origin.get(name, name) != name}
+    )
