@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-FOUNDATIONS = {"errors", "config", "elements", "clock", "graph", "metrics", "durations", "location"}
+FOUNDATIONS = {"errors", "config", "elements", "clock", "graph", "metrics", "durations", "location", "faults"}
 
 MAY_IMPORT = {
     "expressions": set[str](),
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "api": {"expressions", "operators", "plan", "runtime", "state", "io"},
     "testing": {"expressions", "operators", "plan", "runtime", "state", "io", "api"},
     "cli": {"expressions", "operators", "plan", "runtime", "state", "io", "api"},
+    "doctor": set[str](),
     "demo": {"expressions", "api", "io"},
 }
 """Besides foundations and itself. `expressions` is open to `io` and `state` for `schema.py` alone."""

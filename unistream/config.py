@@ -82,7 +82,7 @@ class Settings:
         known = {field.name for field in fields(cls)}
         for name, text in (os.environ if environment is None else environment).items():
             if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(ENVIRONMENT_PREFIX + "TEST_"):
-                values[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parsed(text)
+                values[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = parsed(text)
         values |= keywords or {}
         for name in values:
             if name not in known:
@@ -98,7 +98,7 @@ class Settings:
         return replace(self, **changes)
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
     """A variable's value as TOML would read it; anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -40,6 +40,13 @@ class InvalidQuery(UnistreamError):
         hint = f"did you mean {near!r}?" if near else None
         return cls(f"Column {name!r} not found in {step}. Columns: {known}", where, hint)
 
+    @classmethod
+    def from_missing_name(cls, name: str, names: Iterable[str], place: str) -> InvalidQuery:
+        known = sorted(names)
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}"
+        return cls(f"There is no {name!r} in {place}", None, hint)
+
 
 class InvalidSettings(UnistreamError):
     """A setting or option has a name or a value that does not exist: change the setting."""

@@ -1,0 +1,5 @@
+"""`python -m unistream`."""
+
+from unistream.cli import main
+
+main()
