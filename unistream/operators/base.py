@@ -90,7 +90,7 @@ class Operator(ABC):
     def on_processing_time(self, now: int, out: Output) -> None:
         """The clock has reached the time `next_wakeup` named."""
 
-    def before_checkpoint(self, out: Output) -> None:
+    def before_checkpoint(self) -> None:
         """A checkpoint follows at once: write what is held outside the tables into them."""
 
     def finish(self, out: Output) -> None:
