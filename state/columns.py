@@ -1,0 +1,233 @@
+"""Growable columns addressed by row id: NumPy arrays for fixed-width types, a Polars heap for all others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unistream.errors import StateError
+from unistream.state.backend import RowIds
+
+ARRAY_TYPES: dict[Any, np.dtype[Any]] = {
+    pl.Boolean: np.dtype(np.bool_),
+    pl.Int8: np.dtype(np.int8),
+    pl.Int16: np.dtype(np.int16),
+    pl.Int32: np.dtype(np.int32),
+    pl.Int64: np.dtype(np.int64),
+    pl.UInt8: np.dtype(np.uint8),
+    pl.UInt16: np.dtype(np.uint16),
+    pl.UInt32: np.dtype(np.uint32),
+    pl.UInt64: np.dtype(np.uint64),
+    pl.Float32: np.dtype(np.float32),
+    pl.Float64: np.dtype(np.float64),
+    pl.Date: np.dtype(np.int32),
+    pl.Datetime: np.dtype(np.int64),
+    pl.Duration: np.dtype(np.int64),
+    pl.Time: np.dtype(np.int64),
+}
+"""Types kept as NumPy arrays, with the type of their physical values."""
+
+
+class Column(ABC):
+    """One column of a table; the table decides how many rows there is room for."""
+
+    dtype: pl.DataType
+
+    @abstractmethod
+    def reserve(self, capacity: int) -> None:
+        """Room for this many rows; new ones are null."""
+
+    @abstractmethod
+    def get(self, name: str, rows: RowIds) -> pl.Series:
+        """Values of these rows, as a copy."""
+
+    @abstractmethod
+    def put(self, rows: RowIds, values: pl.Series) -> None:
+        """Replace the values of these distinct rows."""
+
+    @abstractmethod
+    def clear(self, rows: RowIds) -> None:
+        """Make these rows null."""
+
+    def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
+        """Whether these rows hold these values; null equals null and NaN equals NaN."""
+        return self.get("", rows).eq_missing(values).to_numpy()
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes held."""
+
+
+def make_column(dtype: pl.DataType, capacity: int) -> Column:
+    """An empty column for values of this type."""
+    if dtype.base_type() is pl.Object:
+        raise StateError(
+            "Object columns cannot be kept in state: they have no form on disk",
+            hint="store the parts as a struct, or encode the object as Binary",
+        )
+    if dtype.base_type() in ARRAY_TYPES:
+        return ArrayColumn(dtype, capacity)
+    return HeapColumn(dtype, capacity)
+
+
+def grown(array: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
+    """The array with zeros behind it. `zeros` leaves pages untouched until they are written."""
+    result = np.zeros(capacity, dtype=array.dtype)
+    result[: len(array)] = array
+    return result
+
+
+def physical(values: pl.Series, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Physical values as an array, nulls as zero."""
+    if values.dtype != pl.Boolean:
+        values = values.to_physical()
+    if values.null_count():
+        values = values.fill_null(False) if values.dtype == pl.Boolean else values.fill_null(0)
+    return values.to_numpy().astype(dtype, copy=False)
+
+
+def logical(name: str, array: npt.NDArray[Any], dtype: pl.DataType) -> pl.Series:
+    """The inverse of `physical`."""
+    series = pl.Series(name, array)
+    return series if series.dtype == dtype else series.cast(dtype)
+
+
+class ArrayColumn(Column):
+    """A fixed-width column. Once somebody asked for `array`, its nulls are zeros for good."""
+
+    def __init__(self, dtype: pl.DataType, capacity: int) -> None:
+        self.dtype = dtype
+        self._values = np.zeros(capacity, dtype=ARRAY_TYPES[dtype.base_type()])
+        self._valid: npt.NDArray[np.bool_] | None = np.zeros(capacity, dtype=np.bool_)
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """The live values by row id."""
+        self._valid = None
+        return self._values
+
+    def reserve(self, capacity: int) -> None:
+        self._values = grown(self._values, capacity)
+        if self._valid is not None:
+            self._valid = grown(self._valid, capacity)
+
+    def get(self, name: str, rows: RowIds) -> pl.Series:
+        series = logical(name, self._values.take(rows), self.dtype)
+        if self._valid is None:
+            return series
+        valid = self._valid.take(rows)
+        if valid.all():
+            return series
+        return pl.select(pl.when(pl.Series(valid)).then(series).alias(name)).to_series()
+
+    def put(self, rows: RowIds, values: pl.Series) -> None:
+        self._values[rows] = physical(values, self._values.dtype)
+        if self._valid is not None:
+            self._valid[rows] = True if values.null_count() == 0 else values.is_not_null().to_numpy()
+
+    def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
+        if values.null_count() or self.dtype.is_float():
+            return super().equals(rows, values)
+        result: npt.NDArray[np.bool_] = self._values.take(rows) == physical(values, self._values.dtype)
+        if self._valid is not None:
+            result &= self._valid.take(rows)
+        return result
+
+    def clear(self, rows: RowIds) -> None:
+        self._values[rows] = 0
+        if self._valid is not None:
+            self._valid[rows] = False
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._values.nbytes + (0 if self._valid is None else self._valid.nbytes))
+
+
+# Below this many values a heap is not worth compacting.
+_SMALL_HEAP = 4096
+
+
+class HeapColumn(Column):
+    """A column of any type: values are appended to a heap and each row remembers where its value lies.
+
+    So a write costs what it writes, whatever the size of the column. The heap is a few Polars series of
+    falling length, merged like the digits of a counter, and is compacted when half of it is garbage.
+    Place 0 is the null that rows without a value point to.
+    """
+
+    def __init__(self, dtype: pl.DataType, capacity: int) -> None:
+        self.dtype = dtype
+        self._place = np.zeros(capacity, dtype=np.uint32)
+        self._heap: list[pl.Series] = [self._null()]
+        self._length = 1
+        self._garbage = 0
+
+    def _null(self) -> pl.Series:
+        return pl.Series("", [None], dtype=self.dtype)
+
+    def reserve(self, capacity: int) -> None:
+        self._place = grown(self._place, capacity)
+
+    def get(self, name: str, rows: RowIds) -> pl.Series:
+        return self._whole().gather(pl.Series(self._place.take(rows))).alias(name)
+
+    def put(self, rows: RowIds, values: pl.Series) -> None:
+        if not len(rows):
+            return
+        self._forget(rows)
+        self._place[rows] = np.arange(self._length, self._length + len(rows), dtype=np.uint32)
+        self._append(detached(values))
+        self._compact()
+
+    def clear(self, rows: RowIds) -> None:
+        self._forget(rows)
+        self._place[rows] = 0
+        self._compact()
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._place.nbytes) + sum(int(part.estimated_size()) for part in self._heap)
+
+    def _forget(self, rows: RowIds) -> None:
+        self._garbage += int(np.count_nonzero(self._place.take(rows)))
+
+    def _append(self, values: pl.Series) -> None:
+        self._length += len(values)
+        self._heap.append(values.alias(""))
+        while len(self._heap) > 1 and 2 * len(self._heap[-1]) >= len(self._heap[-2]):
+            last = self._heap.pop()
+            self._heap[-1] = pl.concat([self._heap[-1], last], rechunk=True)
+
+    def _whole(self) -> pl.Series:
+        return self._heap[0] if len(self._heap) == 1 else pl.concat(self._heap, rechunk=False)
+
+    def _compact(self) -> None:
+        if self._garbage < _SMALL_HEAP or 2 * self._garbage < self._length:
+            return
+        rows = np.flatnonzero(self._place)
+        values = detached(self._whole().gather(pl.Series(self._place.take(rows))))
+        self._place[rows] = np.arange(1, len(rows) + 1, dtype=np.uint32)
+        self._heap, self._length, self._garbage = [self._null()], 1, 0
+        self._append(values)
+
+
+def detached(values: pl.Series) -> pl.Series:
+    """The same values without the buffers of a larger frame they were cut from."""
+    if not _has_views(values.dtype):
+        return values.rechunk()
+    # The older Arrow layout holds text end to end, so the way there and back copies just what is used.
+    arrow = values.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return cast(pl.Series, pl.from_arrow(arrow, schema=None)).cast(values.dtype).alias(values.name)
+
+
+def _has_views(dtype: pl.DataType) -> bool:
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return _has_views(cast(pl.DataType, dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return any(_has_views(cast(pl.DataType, field.dtype)) for field in dtype.fields)
+    return dtype in (pl.String, pl.Binary)

@@ -1,0 +1,196 @@
+"""Rows by key, held as growable columns under stable row ids behind a vectorised index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unistream.errors import StateError
+from unistream.state.backend import KeyedTable, RowIds
+from unistream.state.columns import ArrayColumn, grown, make_column
+from unistream.state.key_index import make_key_index
+
+SMALLEST = 64
+LIVE = np.uint8(1)
+STORED = np.uint8(2)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedChanges:
+    """What a checkpoint must write to follow a table: keys that went, then rows that came or changed.
+
+    `whole` says that `rows` are all there are, so that nothing earlier is needed any more.
+    """
+
+    rows: pl.DataFrame
+    deleted: pl.DataFrame
+    whole: bool
+
+
+class HotTable(KeyedTable):
+    """The production table. Reads and writes cost what the batch costs, whatever the size of the table."""
+
+    def __init__(self, keys: pl.Schema, values: pl.Schema) -> None:
+        if not keys:
+            raise StateError(
+                "A keyed table needs at least one key column", hint="use a Cell for a single value"
+            )
+        both = sorted(set(keys) & set(values))
+        if both:
+            raise StateError(f"Columns {both} are key and value of one table", hint="rename one of them")
+        self.key_schema, self.value_schema = pl.Schema(keys), pl.Schema(values)
+        self._clear_all()
+
+    def _clear_all(self) -> None:
+        self._capacity = SMALLEST
+        self._keys = make_key_index(self.key_schema, SMALLEST)
+        self._columns = {name: make_column(dtype, SMALLEST) for name, dtype in self.value_schema.items()}
+        self._state = np.zeros(SMALLEST, dtype=np.uint8)
+        self._dirty = np.zeros(SMALLEST, dtype=np.bool_)
+        self._top = 0
+        self._free: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._deleted: list[pl.DataFrame] = []
+        self._deleted_count = 0
+
+    def upsert(self, keys: pl.DataFrame) -> tuple[RowIds, npt.NDArray[np.bool_]]:
+        keys = self._as_keys(keys)
+        rows = self._keys.find(keys)
+        new = rows < 0
+        missing = np.flatnonzero(new)
+        if len(missing):
+            made = self._take_rows(len(missing))
+            rows[missing] = made
+            self._keys.insert(keys if len(missing) == len(rows) else keys[missing], made)
+        return rows, new
+
+    def find(self, keys: pl.DataFrame) -> RowIds:
+        return self._keys.find(self._as_keys(keys))
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        column = self._columns[name]
+        if not isinstance(column, ArrayColumn):
+            raise StateError(
+                f"Column {name!r} of type {column.dtype} has no array",
+                hint="use read and write; arrays are for numbers, Booleans and times",
+            )
+        return column.array
+
+    def touch(self, rows: RowIds) -> None:
+        self._dirty[rows] = True
+
+    def read(self, rows: RowIds) -> pl.DataFrame:
+        return pl.DataFrame([column.get(name, rows) for name, column in self._columns.items()])
+
+    def write(self, rows: RowIds, values: pl.DataFrame) -> None:
+        for series in values.get_columns():
+            column = self._columns[series.name]
+            column.put(rows, series if series.dtype == column.dtype else series.cast(column.dtype))
+        self._dirty[rows] = True
+
+    def keys(self, rows: RowIds) -> pl.DataFrame:
+        return self._keys.frame(rows)
+
+    def delete(self, rows: RowIds) -> None:
+        if not len(rows):
+            return
+        stored = rows[(self._state.take(rows) & STORED) != 0]
+        if len(stored):
+            self._deleted.append(self._keys.frame(stored))
+            self._deleted_count += len(stored)
+        self._keys.remove(rows)
+        for column in self._columns.values():
+            column.clear(rows)
+        self._state[rows] = 0
+        self._dirty[rows] = False
+        self._free = np.concatenate([self._free, rows])
+
+    def rows(self) -> RowIds:
+        if not len(self._free):
+            return np.arange(self._top, dtype=np.int64)
+        return np.flatnonzero(self._state[: self._top])
+
+    def scan(self) -> pl.DataFrame:
+        return self._frame(self.rows())
+
+    def __len__(self) -> int:
+        return self._top - len(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, index included; room that was never used counts although it costs no memory."""
+        columns = sum(column.nbytes for column in self._columns.values())
+        return self._keys.nbytes + columns + int(self._state.nbytes + self._dirty.nbytes)
+
+    @property
+    def changed(self) -> int:
+        """How many rows the next checkpoint must write, deletions included."""
+        return int(np.count_nonzero(self._dirty[: self._top])) + self._deleted_count
+
+    def take_changes(self, whole: bool) -> KeyedChanges:
+        """Copy what changed since the last call (or everything), and start to collect anew."""
+        rows = self.rows() if whole else np.flatnonzero(self._dirty[: self._top])
+        nothing = pl.DataFrame(schema=self.key_schema)
+        deleted = nothing if whole or not self._deleted else pl.concat(self._deleted)
+        changes = KeyedChanges(self._frame(rows), deleted, whole)
+        self._state[rows] = LIVE | STORED
+        self._dirty[: self._top] = False
+        self._deleted, self._deleted_count = [], 0
+        return changes
+
+    def load(self, frame: pl.DataFrame, deleted: pl.DataFrame | None = None) -> None:
+        """Apply stored changes: forget the deleted keys, then put the rows. They count as stored."""
+        if deleted is not None and deleted.height:
+            gone = self.find(deleted)
+            self.delete(gone[gone >= 0])
+        rows, _ = self.upsert(frame.select(self.key_schema.names()))
+        self.write(rows, frame.select(self.value_schema.names()))
+        self._state[rows] = LIVE | STORED
+        self._dirty[rows] = False
+        self._deleted, self._deleted_count = [], 0
+
+    def forget_stored(self) -> None:
+        """No checkpoint holds these rows: the next one must write them all."""
+        live = self.rows()
+        self._state[live] = LIVE
+        self._dirty[live] = True
+        self._deleted, self._deleted_count = [], 0
+
+    def _frame(self, rows: RowIds) -> pl.DataFrame:
+        return pl.DataFrame([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
+
+    def _as_keys(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """The key columns in order and in their types."""
+        if keys.schema == self.key_schema:
+            return keys
+        try:
+            return keys.select(pl.col(name).cast(dtype) for name, dtype in self.key_schema.items())
+        except pl.exceptions.PolarsError as error:
+            raise StateError(
+                f"Keys {dict(keys.schema)} do not fit a table keyed by {dict(self.key_schema)}",
+                hint="pass the key columns the table was opened with",
+            ) from error
+
+    def _take_rows(self, count: int) -> RowIds:
+        """Ids for new rows: freed ones first, then fresh ones."""
+        reused = self._free[len(self._free) - min(count, len(self._free)) :]
+        self._free = self._free[: len(self._free) - len(reused)]
+        fresh = count - len(reused)
+        if self._top + fresh > self._capacity:
+            self._grow(self._top + fresh)
+        rows = np.concatenate([reused, np.arange(self._top, self._top + fresh, dtype=np.int64)])
+        self._top += fresh
+        self._state[rows] = LIVE
+        self._dirty[rows] = True
+        return rows
+
+    def _grow(self, needed: int) -> None:
+        self._capacity = max(needed, 2 * self._capacity)
+        self._keys.reserve(self._capacity)
+        for column in self._columns.values():
+            column.reserve(self._capacity)
+        self._state = grown(self._state, self._capacity)
+        self._dirty = grown(self._dirty, self._capacity)

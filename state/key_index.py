@@ -1,0 +1,190 @@
+"""From key columns to row ids: exact for one fixed-width key, hashed and verified for all others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unistream.state.backend import RowIds
+from unistream.state.columns import ARRAY_TYPES, Column, grown, logical, make_column
+from unistream.state.hash_index import HashIndex, Tags
+
+
+class KeyIndex(ABC):
+    """Keeps keys by row id and finds them again. Frames have the key columns in order, in their types."""
+
+    def __init__(self, schema: pl.Schema, capacity: int) -> None:
+        self._schema = schema
+        self._index = HashIndex()
+        self._tags = np.zeros(capacity, dtype=np.uint64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self._tags.nbytes) + self._index.nbytes
+
+    def reserve(self, capacity: int) -> None:
+        """Room for this many rows."""
+        self._tags = grown(self._tags, capacity)
+
+    @abstractmethod
+    def find(self, keys: pl.DataFrame) -> RowIds:
+        """Row id of each key, -1 where there is none."""
+
+    @abstractmethod
+    def insert(self, keys: pl.DataFrame, rows: RowIds) -> None:
+        """Keep distinct keys that are missing under these row ids."""
+
+    @abstractmethod
+    def remove(self, rows: RowIds) -> None:
+        """Forget the keys of these rows."""
+
+    @abstractmethod
+    def frame(self, rows: RowIds) -> pl.DataFrame:
+        """The key columns of these rows."""
+
+
+def make_key_index(schema: pl.Schema, capacity: int) -> KeyIndex:
+    """The fastest index for keys of these types."""
+    (first, *others) = schema.values()
+    if not others and first.base_type() in ARRAY_TYPES:
+        return ExactIndex(schema, capacity)
+    return HashedIndex(schema, capacity)
+
+
+class ExactIndex(KeyIndex):
+    """One key of at most 64 bits: the tag is the key, and nothing else is stored.
+
+    Null has no tag; its row is remembered beside the index.
+    """
+
+    def __init__(self, schema: pl.Schema, capacity: int) -> None:
+        super().__init__(schema, capacity)
+        ((self._name, self._dtype),) = schema.items()
+        self._null_row = -1
+
+    def find(self, keys: pl.DataFrame) -> RowIds:
+        column = keys.to_series()
+        found = self._index.find(tags_of(column), self._tags)
+        if column.null_count():
+            found[column.is_null().to_numpy()] = self._null_row
+        return found
+
+    def insert(self, keys: pl.DataFrame, rows: RowIds) -> None:
+        column = keys.to_series()
+        tags = tags_of(column)
+        self._tags[rows] = tags
+        if column.null_count():
+            null = column.is_null().to_numpy()
+            self._null_row = int(rows[null][0])
+            tags, rows = tags[~null], rows[~null]
+        self._index.insert(tags, rows, self._tags)
+
+    def remove(self, rows: RowIds) -> None:
+        if self._null_row >= 0:
+            is_null = rows == self._null_row
+            if is_null.any():
+                self._null_row = -1
+                rows = rows[~is_null]
+        self._index.remove(self._tags.take(rows), rows)
+
+    def frame(self, rows: RowIds) -> pl.DataFrame:
+        series = untagged(self._name, self._tags.take(rows), self._dtype)
+        if self._null_row >= 0:
+            null = rows == self._null_row
+            if null.any():
+                return pl.select(pl.when(pl.Series(~null)).then(series).alias(self._name))
+        return series.to_frame()
+
+
+class HashedIndex(KeyIndex):
+    """Any keys: a hash that holds for this process only as tag, the key columns beside it for comparing."""
+
+    def __init__(self, schema: pl.Schema, capacity: int) -> None:
+        super().__init__(schema, capacity)
+        self._columns: dict[str, Column] = {
+            name: make_column(dtype, capacity) for name, dtype in schema.items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(column.nbytes for column in self._columns.values())
+
+    def reserve(self, capacity: int) -> None:
+        super().reserve(capacity)
+        for column in self._columns.values():
+            column.reserve(capacity)
+
+    def find(self, keys: pl.DataFrame) -> RowIds:
+        tags = self._hash(keys)
+        found = self._index.find(tags, self._tags)
+        seen = np.flatnonzero(found >= 0)
+        wrong = seen[~self._equal(found[seen], keys, seen)]
+        if len(wrong):
+            found[wrong] = self._index.find_same(
+                tags[wrong], self._tags, lambda rows, positions: self._equal(rows, keys, wrong[positions])
+            )
+        return found
+
+    def insert(self, keys: pl.DataFrame, rows: RowIds) -> None:
+        tags = self._hash(keys)
+        self._tags[rows] = tags
+        for name, column in self._columns.items():
+            column.put(rows, keys.get_column(name))
+        self._index.insert(tags, rows, self._tags)
+
+    def remove(self, rows: RowIds) -> None:
+        self._index.remove(self._tags.take(rows), rows)
+        for column in self._columns.values():
+            column.clear(rows)
+
+    def frame(self, rows: RowIds) -> pl.DataFrame:
+        return pl.DataFrame([column.get(name, rows) for name, column in self._columns.items()])
+
+    def _hash(self, keys: pl.DataFrame) -> Tags:
+        """Rebuilt with every restore, so it may change between versions of Polars."""
+        hashes = keys.to_series().hash() if keys.width == 1 else keys.hash_rows()
+        return hashes.to_numpy()
+
+    def _equal(
+        self, rows: RowIds, keys: pl.DataFrame, positions: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether each row has the key at its position of the batch."""
+        asked = keys if len(positions) == keys.height else keys[positions]
+        equal: npt.NDArray[np.bool_] = np.ones(len(rows), dtype=np.bool_)
+        for name, column in self._columns.items():
+            equal &= column.equals(rows, asked.get_column(name))
+        return equal
+
+
+def tags_of(column: pl.Series) -> Tags:
+    """The bits of a fixed-width key, nulls as zero; equal keys have equal bits."""
+    dtype = column.dtype
+    if dtype.is_float():
+        column = column.cast(pl.Float64).fill_null(0.0)
+        array = column.to_numpy() + 0.0  # turns -0.0 into 0.0
+        array[np.isnan(array)] = np.nan
+        return array.view(np.uint64)
+    if dtype == pl.UInt64:
+        return column.fill_null(0).to_numpy()
+    if dtype != pl.Boolean:
+        column = column.to_physical()
+    wide = column.cast(pl.Int64)
+    array = (wide.fill_null(0) if wide.null_count() else wide).to_numpy()
+    return array.view(np.uint64)
+
+
+def untagged(name: str, tags: Tags, dtype: pl.DataType) -> pl.Series:
+    """The inverse of `tags_of`."""
+    if dtype.is_float():
+        return pl.Series(name, tags.view(np.float64)).cast(dtype)
+    if dtype == pl.UInt64:
+        return pl.Series(name, tags)
+    array: npt.NDArray[Any] = tags.view(np.int64)
+    if dtype == pl.Boolean:
+        return pl.Series(name, array.astype(np.bool_))
+    return logical(name, array.astype(ARRAY_TYPES[dtype.base_type()], copy=False), dtype)

@@ -1,0 +1,133 @@
+"""The local folder of segment files: who uses which, when each is written and when it goes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from unistream.errors import StateError
+from unistream.state.segments import Block, cut_into_blocks, read_segment, write_segment
+
+
+class SegmentFile:
+    """One file: frames waiting to be written, then only where they lie.
+
+    Frames are given on the operator thread; writing may happen on another, once.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.users = 0
+        self.waiting: list[pl.DataFrame] | None = []
+        self.blocks: list[Block] = []
+        self.length = 0
+
+    def add(self, frame: pl.DataFrame) -> list[int]:
+        """Numbers of the blocks that will hold these rows."""
+        assert self.waiting is not None
+        first = len(self.waiting)
+        self.waiting.extend(cut_into_blocks(frame))
+        return list(range(first, len(self.waiting)))
+
+    def read(self, numbers: Iterable[int]) -> list[pl.DataFrame]:
+        """The frames of these blocks."""
+        waiting = self.waiting
+        if waiting is not None:
+            return [waiting[number] for number in numbers]
+        return read_segment(self.path, [self.blocks[number] for number in numbers], self.length)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a reader must know of the file."""
+        return {"length": self.length, "blocks": [block.to_json() for block in self.blocks]}
+
+
+class SegmentFolder:
+    """Makes, writes, adopts and forgets segment files; safe to use from two threads."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._next_number = 1
+        self._lock = threading.RLock()
+
+    @property
+    def path(self) -> Path:
+        """Where the files are."""
+        if self._path is None:
+            raise StateError(
+                "A checkpoint needs a folder for state files", hint="make the state backend with a folder"
+            )
+        return self._path
+
+    def new_file(self) -> SegmentFile:
+        """A file to put frames into. It exists on disk after `write`."""
+        name = f"{self._next_number:08d}.seg"
+        self._next_number += 1
+        return SegmentFile(name, self.path / name)
+
+    def adopt(self, source: Path, described: Mapping[str, Any]) -> SegmentFile:
+        """Make a file of a checkpoint our own: a hard link, or a copy across file systems."""
+        self._make_folder()
+        file = self.new_file()
+        try:
+            file.path.unlink(missing_ok=True)
+            os.link(source, file.path)
+        except FileNotFoundError as error:
+            raise StateError(f"State file {source} is missing", hint="restore an older checkpoint") from error
+        except OSError:
+            shutil.copyfile(source, file.path)
+        file.waiting = None
+        file.blocks = [Block(*numbers) for numbers in described["blocks"]]
+        file.length = described["length"]
+        return file
+
+    def write(self, files: Iterable[SegmentFile]) -> None:
+        """Write what is not yet written; after this the files and their names are durable."""
+        with self._lock:
+            wrote = False
+            for file in files:
+                if file.waiting is not None:
+                    self._make_folder()
+                    file.blocks, file.length = write_segment(file.path, file.waiting)
+                    file.waiting = None
+                    wrote = True
+            if wrote:
+                _sync_folder(self.path)
+
+    def hold(self, files: Iterable[SegmentFile]) -> None:
+        """Keep these files until `let_go` was called as often."""
+        with self._lock:
+            for file in files:
+                file.users += 1
+
+    def let_go(self, files: Iterable[SegmentFile]) -> None:
+        """Nobody else needs the file: remove it."""
+        with self._lock:
+            for file in files:
+                file.users -= 1
+                if file.users == 0:
+                    file.path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove what an earlier run left behind; checkpoints have their own copies."""
+        if self._path is not None:
+            for pattern in ("*.seg", "*.tmp"):
+                for path in self.path.glob(pattern):
+                    path.unlink()
+
+    def _make_folder(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
