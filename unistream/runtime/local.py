@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
 from unistream.errors import JobFailed
+from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Position, Reader, Sink, WriterContext
 from unistream.metrics import Metrics
@@ -164,8 +165,9 @@ class LocalRuntime:
     def tick(self) -> bool:
         """One round through all tasks; false when nothing can come any more."""
         now = self._with.clock.now()
-        for task in self.tasks.values():
-            task.run(now)
+        with point("tick"):
+            for task in self.tasks.values():
+                task.run(now)
         self._meter.ticked()
         if not self._bounded:
             self._commit(everything=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import DataError, JobFailed, UnistreamError
+from unistream.faults import point
 from unistream.graph import MAIN, REJECTED, Vertex
 from unistream.io.base import Chunk, Position, Sink, Token, Writer
 from unistream.metrics import Metrics
@@ -98,7 +100,7 @@ class SourceTask(Task):
         self.took = False
         if self.ended or self.paused:
             return
-        chunks = self.feed.take(*self._limits)
+        chunks = self._take()
         ended = [self._accept(chunk) for chunk in chunks]
         for merged, split in _by_split(chunks):
             self.out.emit(merged, self._named(split))
@@ -111,6 +113,13 @@ class SourceTask(Task):
         if not chunks and self.feed.status().exhausted:
             self.ended = True
             self.watermark = MAX_TIME
+
+    def _take(self) -> list[Chunk]:
+        try:
+            with point("source.take"):
+                return self.feed.take(*self._limits)
+        except Exception as error:
+            raise failure(self.vertex, error) from error
 
     def _accept(self, chunk: Chunk) -> str | None:
         rejected = 0 if chunk.rejected is None else chunk.rejected.height
@@ -160,23 +169,29 @@ class OperatorTask(Task):
         inbox, self.inbox = self.inbox, []
         for batch in inbox:
             self.metrics.add("rows_in", batch.frame.height)
-            self._guarded(lambda batch=batch: self.operator.process(batch, self.out), batch)  # type: ignore[misc]
+            with self._guarded("operator.process", batch):
+                self.operator.process(batch, self.out)
         watermark = self.input_watermark()
         if watermark > self._input_watermark:
             self._input_watermark = watermark
-            self._guarded(lambda: self.operator.on_watermark(watermark, self.out))
+            with self._guarded("operator.watermark"):
+                self.operator.on_watermark(watermark, self.out)
         wakeup = self.operator.next_wakeup()
         if wakeup is not None and wakeup <= now:
-            self._guarded(lambda: self.operator.on_processing_time(now, self.out))
+            with self._guarded("operator.timer"):
+                self.operator.on_processing_time(now, self.out)
         self.watermark = max(self.watermark, self.operator.output_watermark(self._input_watermark))
         if self.inputs_ended():
-            self._guarded(lambda: self.operator.finish(self.out))
+            with self._guarded("operator.finish"):
+                self.operator.finish(self.out)
             self.ended = True
             self.watermark = MAX_TIME
 
-    def _guarded(self, call: Callable[[], None], batch: Batch | None = None) -> None:
+    @contextmanager
+    def _guarded(self, step: str, batch: Batch | None = None) -> Iterator[None]:
         try:
-            call()
+            with point(step):
+                yield
         except Exception as error:
             raise failure(self.vertex, error, batch) from error
 
@@ -199,7 +214,8 @@ class SinkTask(Task):
         inbox, self.inbox = self.inbox, []
         for batch in inbox:
             try:
-                self._writer.write(batch.frame)
+                with point("sink.write"):
+                    self._writer.write(batch.frame)
             except Exception as error:
                 raise failure(self.vertex, error, batch) from error
             self.metrics.add("rows_in", batch.frame.height)
@@ -214,7 +230,8 @@ class SinkTask(Task):
     def prepare(self, checkpoint_id: int) -> Token | None:
         """Make what was written durable; the token commits it."""
         try:
-            return self._writer.prepare(checkpoint_id)
+            with point("sink.prepare"):
+                return self._writer.prepare(checkpoint_id)
         except Exception as error:
             raise failure(self.vertex, error) from error
 
@@ -223,7 +240,8 @@ class SinkTask(Task):
         if token is None:
             return
         try:
-            self._sink.commit([token])
+            with point("sink.commit"):
+                self._sink.commit([token])
         except Exception as error:
             raise failure(self.vertex, error) from error
 

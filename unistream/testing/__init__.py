@@ -1,0 +1,24 @@
+"""Checks that a stream or an operator gives the same rows however time, cuts and crashes fall.
+
+`verify` for whole streams, `OperatorHarness` for one operator; `VirtualClock`, `ListSource` and `crash_at`
+to write a schedule by hand; `assert_same_rows` to compare what came out.
+"""
+
+from unistream.faults import Crashed
+from unistream.testing.asserts import assert_same_rows, fold
+from unistream.testing.clock import VirtualClock
+from unistream.testing.crash import crash_at, crash_points
+from unistream.testing.list_source import Crash, ListSource, Pause, Reject
+
+__all__ = [
+    "Crash",
+    "Crashed",
+    "ListSource",
+    "Pause",
+    "Reject",
+    "VirtualClock",
+    "assert_same_rows",
+    "crash_at",
+    "crash_points",
+    "fold",
+]
