@@ -59,7 +59,7 @@ def filter(  # noqa: A001  the verb's own name
 
 def drop(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> RowStep:
     """All columns but these."""
-    gone = _names(schema, columns, "drop", where)
+    gone = column_names(schema, columns, "drop", where)
     kept = [name for name in schema.columns if name not in gone]
     if not kept:
         raise InvalidQuery("drop would leave no column", where, "keep at least one, or use head(0)")
@@ -97,7 +97,7 @@ def cast(schema: StreamSchema, dtypes: Any, where: str | None) -> RowStep:
 
 def explode(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> RowStep:
     """One row for each item of list columns."""
-    names = _names(schema, columns, "explode", where)
+    names = column_names(schema, columns, "explode", where)
     for name in names:
         if not isinstance(schema.columns[name], (pl.List, pl.Array)):
             hint = "explode takes list columns; split text first with .str.split(...)"
@@ -111,7 +111,7 @@ def explode(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> 
 
 def unnest(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> RowStep:
     """The fields of struct columns as columns of their own."""
-    names = _names(schema, columns, "unnest", where)
+    names = column_names(schema, columns, "unnest", where)
     fields = [name for name in schema.columns if name not in names]
     for name in names:
         dtype = schema.columns[name]
@@ -166,7 +166,9 @@ def _column(name: Any) -> pl.Expr:
     return pl.col(name) if isinstance(name, (str, pl.DataType, type)) else name
 
 
-def _names(schema: StreamSchema, columns: Iterable[Any], step: str, where: str | None) -> tuple[str, ...]:
+def column_names(
+    schema: StreamSchema, columns: Iterable[Any], step: str, where: str | None
+) -> tuple[str, ...]:
     """The columns meant by names, lists of names and selectors."""
     exprs = expand(columns, {}, schema.columns, step, where)
     names = tuple(expr.meta.output_name() for expr in exprs)

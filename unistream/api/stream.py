@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from unistream.api import steps
 from unistream.api.sinks import Sinks
 from unistream.config import Settings
+from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
 from unistream.graph import REJECTED
 from unistream.location import user_location
+from unistream.operators.deduplicate import Unique
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
 from unistream.plan.tree import walk
 
@@ -146,6 +149,30 @@ class Stream(Sinks):
         """
         return self._step(steps.map_batches, function, schema)
 
+    def unique(
+        self,
+        subset: Any = None,
+        *,
+        keep: Literal["first", "last"] = "first",
+        within: Duration | None = None,
+    ) -> Stream:
+        """One row for each value of `subset` (all columns by default): the first, or the last so far.
+
+        `within` bounds the state: a key is forgotten that long (event time) after its first row.
+        `keep="last"` gives a stream that updates.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 1, 2], "b": [1, 2, 3]}).unique("a").collect().rows()
+        [(1, 1), (2, 3)]
+        """
+        where = user_location()
+        if keep not in ("first", "last"):
+            raise InvalidQuery(f"unique has no keep={keep!r}", where, 'use keep="first" or keep="last"')
+        given = self.columns if subset is None else [subset] if isinstance(subset, str) else subset
+        names = steps.column_names(self._node.schema, given, "unique", where)
+        micros = None if within is None else microseconds(within, "within")
+        return self._apply(Unique(subset=names, keep=keep, within=micros, where=where))
+
     def union(self, *others: Stream) -> Stream:
         """The rows of this stream and the others, which have the same columns.
 
@@ -184,9 +211,7 @@ class Stream(Sinks):
 
     def apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
         """Any operator, by its spec; `others` are its further inputs. The door for operators of one's own."""
-        node = Apply(spec=spec, over=(self._node, *(other._node for other in others)), where=user_location())
-        _ = node.schema  # a spec refuses what it cannot do here, at the user's line
-        return Stream(node)
+        return self._apply(replace(spec, where=spec.where or user_location()), *others)
 
     def pipe(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`function(self, ...)`, so that functions over streams read in order.
@@ -281,6 +306,12 @@ class Stream(Sinks):
         from unistream.api.html import stream_html
 
         return stream_html(self)
+
+    def _apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
+        """An operator over this stream and others; what it cannot do here is refused at the user's line."""
+        node = Apply(spec=spec, over=(self._node, *(other._node for other in others)), where=spec.where)
+        _ = node.schema
+        return Stream(node)
 
     def _step(self, make: Callable[..., RowStep], *given: Any) -> Stream:
         """A stateless verb: the step is checked against what is known of this stream."""
