@@ -1,0 +1,223 @@
+"""Files that appear whole under their final name: written hidden, made durable, renamed when committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from unistream.errors import ConnectorError, InvalidSettings, StateError
+from unistream.io.base import Token, WriterContext
+from unistream.io.listing import HIDDEN, HIVE_NULL
+from unistream.location import user_location
+
+Mode = Literal["error", "append", "overwrite"]
+
+_REPLACED = ".unistream-replaced.json"
+_STAGING = ".unistream-staging-"
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFolder:
+    """A folder that a sink fills with files, each of which is there whole or not at all.
+
+    A file is written under `stage(...)`, closed and synced by its writer, and named in a token by
+    `token(...)`. `commit` renames what tokens name, as often as it is asked; `abort` removes what no
+    commit will come for. Files being written lie in a hidden folder of the target, one for each job, so
+    that renaming never leaves the file system and leftovers are found by name.
+    """
+
+    folder: str
+    suffix: str
+    mode: Mode = "error"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("error", "append", "overwrite"):
+            raise InvalidSettings.from_unknown(
+                "mode", str(self.mode), ("error", "append", "overwrite"), user_location()
+            )
+
+    def prepare_target(self, restored: bool) -> None:
+        """Make the folder; refuse one that holds data unless `mode` says what to do with it.
+
+        With "overwrite" the files found now are noted and go when the first commit brings new ones.
+        """
+        folder = Path(self.folder)
+        try:
+            _make_folders(folder)
+            if restored or self.mode == "append":
+                return
+            found = sorted(self._visible(folder))
+            if self.mode == "overwrite":
+                if found:
+                    _write_durably(folder / _REPLACED, json.dumps(found).encode())
+                return
+        except OSError as error:
+            raise ConnectorError(f"Cannot write to folder {folder}: {error}", user_location()) from error
+        if found:
+            some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            raise ConnectorError(
+                f"Folder {folder} is not empty: it holds {some}",
+                user_location(),
+                'mode="append" adds to it, mode="overwrite" replaces it; or name another folder',
+            )
+
+    def stage(self, context: WriterContext, number: int) -> str:
+        """The path of a new hidden file; `number` is the writer's own count of files."""
+        staging = Path(self.folder, _staging_name(context.job_id))
+        _make_folders(staging)
+        return str(staging / f"{context.subtask}-{number}.tmp")
+
+    def final_name(self, context: WriterContext, checkpoint_id: int, number: int, partition: str = "") -> str:
+        """The name below the folder that file `number` of a checkpoint gets; the same after a replay."""
+        job = f"{_safe(context.job_id)}-" if self.mode == "append" else ""
+        name = f"part-{job}{context.subtask}-{checkpoint_id:08}-{number:04}{self.suffix}"
+        return f"{partition}/{name}" if partition else name
+
+    def token(self, files: Sequence[tuple[str, str]]) -> Token | None:
+        """What commits these files (staged path, final name), which are closed and synced; None for none."""
+        if not files:
+            return None
+        for folder in sorted({str(Path(staged).parent) for staged, _ in files}):
+            sync_folder(folder)
+        return {"files": [[os.path.relpath(staged, self.folder), final] for staged, final in files]}
+
+    def commit(self, tokens: Sequence[Token]) -> None:
+        """Rename what the tokens name; a file that has its final name already is left as it is."""
+        files = [(staged, final) for token in tokens for staged, final in token["files"]]
+        if not files:
+            return
+        replaced = self._replaced()
+        touched = {self._commit_file(staged, final, replaced) for staged, final in files}
+        for folder in sorted(filter(None, touched)):
+            sync_folder(folder)
+        if replaced:
+            self._remove_replaced(replaced - {final for _, final in files})
+        for staging in sorted({staged.split("/")[0] for staged, _ in files}):
+            _remove_if_empty(Path(self.folder, staging))
+
+    def abort(self, context: WriterContext) -> None:
+        """Remove every staged file of this job; called when none of its writers is open."""
+        staging = Path(self.folder, _staging_name(context.job_id))
+        if staging.is_dir():
+            for name in os.listdir(staging):  # noqa: PTH208
+                (staging / name).unlink(missing_ok=True)
+            _remove_if_empty(staging)
+
+    def _commit_file(self, staged: str, final: str, replaced: set[str]) -> str | None:
+        """The folder that got the file, or None when it was there already."""
+        source, target = self._inside(staged), self._inside(final)
+        if not source.exists():
+            if target.exists():
+                return None
+            raise StateError(
+                f"The staged file {source} is gone and {target} does not exist",
+                hint="rows of a checkpoint are lost; restore an earlier one and write to a new folder",
+            )
+        if target.exists() and final not in replaced:
+            raise ConnectorError(f"{target} exists already", hint="let each job write to a folder of its own")
+        _make_folders(target.parent)
+        source.replace(target)
+        return str(target.parent)
+
+    def _inside(self, name: str) -> Path:
+        """A path below the folder; names come from checkpoints and are not trusted."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise StateError(f"A checkpoint names {name!r}, which is not below {self.folder}")
+        return Path(self.folder, name)
+
+    def _visible(self, folder: Path) -> Iterator[str]:
+        """Names below the folder of all files in it, without hidden ones."""
+        for parent, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+            for name in names:
+                if not name.startswith(HIDDEN):
+                    yield os.path.relpath(os.path.join(parent, name), folder)  # noqa: PTH118
+
+    def _replaced(self) -> set[str]:
+        """Files that "overwrite" found before the first row and no commit has replaced yet."""
+        note = Path(self.folder, _REPLACED)
+        return set(json.loads(note.read_text())) if self.mode == "overwrite" and note.exists() else set()
+
+    def _remove_replaced(self, names: Iterable[str]) -> None:
+        folders = set()
+        for name in names:
+            path = self._inside(name)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in sorted(folders, key=lambda path: -len(path.parts)):
+            while folder != Path(self.folder) and _remove_if_empty(folder):
+                folder = folder.parent
+        Path(self.folder, _REPLACED).unlink(missing_ok=True)
+        sync_folder(self.folder)
+
+
+def partition_folder(values: Mapping[str, str | None]) -> str:
+    """The Hive folders for these values: every character that means something to a path is escaped.
+
+    >>> partition_folder({"day": "2024-01-01", "city": "../a=b", "zone": None})
+    'day=2024-01-01/city=..%2Fa%3Db/zone=__HIVE_DEFAULT_PARTITION__'
+    """
+    return "/".join(f"{quote(key, safe='')}={_escaped(value)}" for key, value in values.items())
+
+
+def sync_file(file: Any) -> None:
+    """Bring what was written to an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make names that were added to or removed from a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _escaped(value: str | None) -> str:
+    if value is None:
+        return HIVE_NULL
+    if value == HIVE_NULL:
+        return "%5F" + value[1:]
+    return quote(value, safe=" ")
+
+
+def _safe(job_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", job_id)
+
+
+def _staging_name(job_id: str) -> str:
+    return _STAGING + _safe(job_id)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and what is missing above it, durably."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    hidden = path.with_name(path.name + ".tmp")
+    with hidden.open("wb") as file:
+        file.write(content)
+        sync_file(file)
+    hidden.replace(path)
+    sync_folder(path.parent)
