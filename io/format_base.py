@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import polars as pl
 
 from unistream.errors import DataError, InvalidSettings
@@ -69,6 +70,12 @@ class Format(ABC):
     def records_end(self, data: bytes | bytearray | memoryview) -> int:
         """Length of the longest beginning of `data` that holds whole rows only; 0 when there is none."""
         return bytes(data).rfind(b"\n") + 1
+
+
+def count_lines(data: bytes) -> int:
+    """Newlines, and a last line without one."""
+    newlines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))
+    return newlines + (bool(data) and not data.endswith(b"\n"))
 
 
 def raw_text(line: bytes) -> str:

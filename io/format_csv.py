@@ -10,11 +10,11 @@ from typing import ClassVar
 import polars as pl
 
 from unistream.errors import DataError, InvalidQuery, InvalidSettings, nearest
-from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, joined, unreadable
+from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_csv_rules import CsvRules
-from unistream.io.format_types import convert, misfits, wire_type
+from unistream.io.format_types import convert, durations_as_numbers, misfits, wire_type
 
-PIECE_BYTES = 512 << 10
+PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at closely."""
 
 
@@ -130,8 +130,7 @@ class CsvFormat(Format):
         return self._written(frame, include_header=False)
 
     def _written(self, frame: pl.DataFrame, include_header: bool) -> bytes:
-        durations = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
-        text = frame.with_columns(pl.col(durations).cast(pl.Int64)).write_csv(
+        text = durations_as_numbers(frame).write_csv(
             include_header=include_header, separator=self.separator, quote_char=self.quote_char or '"'
         )
         return text.encode()
@@ -162,10 +161,12 @@ class CsvFormat(Format):
 
     def _fast(self, data: bytes, first_line: int) -> Decoded:
         """The chunk in one call of the parser, when every row has all its fields and every value fits."""
-        if BYTE_ORDER_MARK in data:  # the parser would drop one at the beginning of any chunk
+        if data.startswith(BYTE_ORDER_MARK):  # the parser would drop it
             raise _Refused
         wire = self._parse(data, self._wire)
-        if not self._rules.whole(data, wire.height):
+        last = self._in_line[-1]
+        ends_filled = last in wire.columns and not wire[last].null_count()
+        if not self._rules.whole(data, wire.height, ends_filled):
             raise _Refused
         frame = pl.DataFrame({name: convert(wire[name], dtype) for name, dtype in self.schema.items()})
         for name, dtype in self.schema.items():
@@ -173,7 +174,7 @@ class CsvFormat(Format):
                 raise _Refused
             if dtype.is_float() and frame[name].is_infinite().any():
                 raise _Refused
-        return Decoded(frame, None, wire.height, _lines(data))
+        return Decoded(frame, None, wire.height, count_lines(data))
 
     def _parse(self, data: bytes, wire: pl.Schema) -> pl.DataFrame:
         try:
@@ -192,13 +193,12 @@ class CsvFormat(Format):
     def _record_by_record(self, data: bytes, first_line: int) -> Decoded:
         """Rows with the right number of fields as text, then each column by itself."""
         good, bad = self._rules.records(data, first_line)
-        text = pl.Schema(dict.fromkeys(self._wire, pl.String()))
         try:
-            wire = self._parse(b"".join([raw for _, raw in good]), text)
+            wire = self._texts(good)
         except _Refused:
-            good, refused = self._utf8_only(good)
+            good, refused = _utf8_only(good)
             bad += refused
-            wire = self._parse(b"".join([raw for _, raw in good]), text)
+            wire = self._texts(good)
         wire = wire.select(self.schema.names())
         frame = pl.DataFrame({name: _typed(wire[name], dtype) for name, dtype in self.schema.items()})
         rows = wire.height + len(bad)
@@ -207,23 +207,27 @@ class CsvFormat(Format):
             misfit = reasons.is_not_null().arg_true().to_list()
             bad += [(good[row][0], reasons[row], good[row][1]) for row in misfit]
             frame = frame.filter(reasons.is_null())
-        return Decoded(frame, unreadable(bad), rows, _lines(data))
+        return Decoded(frame, unreadable(bad), rows, count_lines(data))
 
-    def _utf8_only(
-        self, records: list[tuple[int, bytes]]
-    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]]]:
-        good, bad = [], []
-        for line, raw in records:
-            try:
-                raw.decode("utf-8")
-                good.append((line, raw))
-            except UnicodeDecodeError as error:
-                bad.append((line, f"not valid UTF-8 at byte {error.start + 1}", raw))
-        return good, bad
+    def _texts(self, records: list[tuple[int, bytes]]) -> pl.DataFrame:
+        """The records' fields; an empty one goes first, where the parser would drop a byte order mark."""
+        empty = self.separator.encode() * (len(self._in_line) - 1) + b"\n"
+        data = b"".join([empty, *[raw for _, raw in records]])
+        return self._parse(data, pl.Schema(dict.fromkeys(self._wire, pl.String()))).slice(1)
 
 
-def _lines(data: bytes) -> int:
-    return data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+def _utf8_only(
+    records: list[tuple[int, bytes]],
+) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]]]:
+    """The records that are UTF-8, and the others with the reason."""
+    good, bad = [], []
+    for line, raw in records:
+        try:
+            raw.decode("utf-8")
+            good.append((line, raw))
+        except UnicodeDecodeError as error:
+            bad.append((line, f"not valid UTF-8 at byte {error.start + 1}", raw))
+    return good, bad
 
 
 def _blank_as_null(wire: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:

@@ -12,13 +12,14 @@ import numpy as np
 import polars as pl
 
 from unistream.errors import InvalidQuery
-from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, joined, unreadable
+from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_json_rules import MAX_DEPTH, JsonRules, json_wire_type
-from unistream.io.format_types import convert, misfits
+from unistream.io.format_types import convert, durations_as_numbers, misfits
 
-PIECE_BYTES = 512 << 10
+PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at by line."""
 
+NEWLINE = 10
 _SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -86,7 +87,7 @@ class NdjsonFormat(Format):
         return NdjsonFormat(pl.Schema({name: self.schema[name] for name in keep}))
 
     def encode(self, frame: pl.DataFrame) -> bytes:
-        return frame.write_ndjson().encode()
+        return durations_as_numbers(frame).write_ndjson().encode()
 
     def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
         if first_line == 1:
@@ -169,7 +170,6 @@ class NdjsonFormat(Format):
     ) -> Decoded:
         """Wire columns as the schema's types; rows with a value that does not fit join the rejected ones."""
         rows = wire.height + len(bad)
-        lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
         columns = {name: convert(wire[name], dtype) for name, dtype in self.schema.items()}
         frame = pl.DataFrame(columns, schema=self.schema)
         reasons = misfits(wire, frame)
@@ -180,7 +180,7 @@ class NdjsonFormat(Format):
             misfit = reasons.is_not_null().arg_true().to_list()
             bad = bad + [(first_line + row_lines[row], reasons[row], texts[row_lines[row]]) for row in misfit]
             frame = frame.filter(reasons.is_null())
-        return Decoded(frame, unreadable(bad), rows, lines)
+        return Decoded(frame, unreadable(bad), rows, count_lines(data))
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -199,21 +199,22 @@ def _pieces(data: bytes) -> list[bytes]:
 
 def _hides_surrogates(data: bytes) -> bool:
     """Whether a `\\ud800` without its other half occurs; the parser would read it as NUL."""
-    if b"\\ud" not in data and b"\\uD" not in data:
+    if b"\\" not in data or (b"\\ud" not in data and b"\\uD" not in data):
         return False
     without_backslashes = data.replace(b"\\\\", b"  ")
     return _SURROGATE.search(_SURROGATE_PAIR.sub(b"", without_backslashes)) is not None
 
 
 def _too_deep(data: bytes) -> bool:
-    """Whether a line might nest deeper than allowed; exact enough never to miss one."""
-    if len(data) <= 2 * MAX_DEPTH:
+    """Whether a line nests deeper than allowed; only lines long enough to do so are looked at."""
+    is_newline = np.frombuffer(data, np.uint8) == NEWLINE
+    blocks = is_newline[: len(data) // MAX_DEPTH * MAX_DEPTH].reshape(-1, MAX_DEPTH)
+    if blocks.any(axis=1).all():  # a newline in each block: no line is as long as two
         return False
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
-    starts = np.concatenate([[0], ends + 1])
-    lengths = np.append(ends, len(data)) - starts
-    for index in np.flatnonzero(lengths > 2 * MAX_DEPTH).tolist():
-        line = data[starts[index] : starts[index] + lengths[index]]
-        if line.count(b"{") + line.count(b"[") > MAX_DEPTH and JsonRules.deeper_than_allowed(line):
-            return True
-    return False
+    ends = np.append(np.flatnonzero(is_newline), len(data))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    long = np.flatnonzero(ends - starts > 2 * MAX_DEPTH)
+    return any(
+        JsonRules.deeper_than_allowed(data[start:end])
+        for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True)
+    )

@@ -82,6 +82,12 @@ def misfits(wire: pl.DataFrame, frame: pl.DataFrame) -> pl.Series | None:
     return wire.select(pl.coalesce(found).alias("reason")).to_series()
 
 
+def durations_as_numbers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Durations in their unit, as they are read back."""
+    durations = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
+    return frame.with_columns(pl.col(durations).cast(pl.Int64)) if durations else frame
+
+
 def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:
     match dtype:
         case pl.Datetime():
@@ -124,6 +130,8 @@ def _datetimes(text: pl.Series, dtype: pl.Datetime) -> pl.Series:
 
 def _in_zone(times: pl.Series, dtype: pl.Datetime) -> pl.Series:
     """UTC wall times as `dtype`."""
+    if times.dtype == dtype:
+        return times
     utc = times if times.dtype.time_zone else times.dt.replace_time_zone("UTC")  # type: ignore[attr-defined]
     return utc.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else utc.dt.replace_time_zone(None)
 
