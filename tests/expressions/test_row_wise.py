@@ -135,7 +135,7 @@ ROW_WISE = [
     # Python that promises, constants, SQL
     c.i.map_elements(lambda x: x + 1, return_dtype=pl.Int64), lit(3), lit("x") + "y", lit(date(2020, 1, 1)), c.i + lit(1),
     c.i.map_batches(lambda s: s + 1, return_dtype=pl.Int64, is_elementwise=True),
-    pl.sql_expr("i + 1"), pl.sql_expr("CASE WHEN i > 1 THEN 'a' ELSE 'b' END"), pl.sql_expr("UPPER(s)"),
+    pl.sql_expr("i + 1"), pl.sql_expr("CASE WHEN i > 1 THEN 'a' ELSE 'b' END"), pl.sql_expr("UPPER(s)"), pl.sql_expr("i * 2 % 3"), pl.sql_expr("i / 3"), pl.sql_expr("i IN (1, 2)"), pl.sql_expr("ROUND(f, 1)"), pl.sql_expr("POWER(i, 2)"),
 ]  # fmt: skip
 
 NOT_ROW_WISE = {

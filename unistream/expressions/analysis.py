@@ -20,6 +20,8 @@ from unistream.expressions.row_wise import why_not_row_wise as why_not_row_wise
 
 Verb = Literal["select", "with_columns", "filter", "agg"]
 
+_ONE = "__one_group"
+
 _TYPE_ERRORS = (
     pl.exceptions.ColumnNotFoundError,
     pl.exceptions.DuplicateError,
@@ -115,7 +117,9 @@ def _apply(
         case "filter":
             return frame.filter(*exprs)
         case "agg":
-            return frame.group_by(keys).agg(exprs) if keys else frame.select(exprs)
+            if keys:
+                return frame.group_by(keys).agg(exprs)
+            return frame.group_by(pl.lit(0).alias(_ONE)).agg(exprs).drop(_ONE)
 
 
 def _calls_python(expr: pl.Expr) -> bool:

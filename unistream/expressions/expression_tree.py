@@ -158,6 +158,17 @@ def aggregation(node: Node) -> tuple[str, Node, dict[str, Any]]:
     return name, content["input"] if place else content, options
 
 
+def sort_options(node: Node) -> tuple[list[bool], list[bool]] | None:
+    """Directions and places of nulls of a `SortBy` node; None when it keeps only some rows."""
+    options = body(node)["sort_options"]
+    return None if options["limit"] is not None else (options["descending"], options["nulls_last"])
+
+
+def list_eval(lists: Node, evaluation: Node, *, aggregates: bool) -> Node:
+    """The node that evaluates an expression over "Element" in each list; `aggregates`: to one value."""
+    return {"Eval": {"expr": lists, "evaluation": evaluation, "variant": "ListAgg" if aggregates else "List"}}
+
+
 def is_scalar_literal(node: Node) -> bool:
     """Whether the node is one constant value (not a Series)."""
     return kind(node) == "Literal" and kind(body(node)) in ("Dyn", "Scalar")

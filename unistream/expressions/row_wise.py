@@ -26,6 +26,7 @@ _HINTS: dict[Kind, str] = {
 
 _SETS: dict[tuple[str, ...], tuple[int, ...]] = {
     ("Boolean", "IsIn"): (1,),
+    ("Sql", "IsIn"): (1,),
     ("Replace",): (1, 2),
     ("ReplaceStrict",): (1, 2),
     ("Business", "IsBusinessDay"): (1,),
@@ -34,7 +35,10 @@ _SETS: dict[tuple[str, ...], tuple[int, ...]] = {
 }
 """Arguments in which a Series is a set of constants instead of one value per row."""
 
-_NEEDS_SCHEMA = {("Reinterpret",), ("ArrayExpr", "ToStruct"), ("StructExpr", "SelectFields")}
+_NEEDS_SCHEMA = {
+    *[("Reinterpret",), ("ArrayExpr", "ToStruct"), ("StructExpr", "SelectFields")],
+    *[("Sql", "Binary"), ("Sql", "ToFloat"), ("Sql", "Round")],
+}
 """Row-wise functions that Polars cannot judge, or panics over, without knowing the types."""
 
 
@@ -73,6 +77,14 @@ def why_not_row_wise(expr: pl.Expr, schema: pl.Schema | None = None) -> NotRowWi
     except UnknownExpression:
         return _because("not known to be row-wise", str(expr))
     return _why_not(node, schema)
+
+
+def keeps_rows(node: Node, schema: pl.Schema | None = None) -> bool:
+    """Whether the outermost node gives one value per row of inputs that are taken to be row-wise."""
+    try:
+        return _judge(node, tree.children(node), schema) is None
+    except UnknownExpression:
+        return False
 
 
 def is_constant(expr: pl.Expr) -> bool:
@@ -154,7 +166,7 @@ def _judge_function(node: Node, inputs: list[Node], schema: pl.Schema | None) ->
         return "is random"
     if name == ("StringExpr", "Strptime") and _infers_format(node):
         return "looks at other rows"
-    if name == ("Boolean", "IsIn"):
+    if name in (("Boolean", "IsIn"), ("Sql", "IsIn")):
         return None if _is_row_wise_membership(node, inputs, schema) else "looks at other rows"
     if name in _NEEDS_SCHEMA or name[:2] in _NEEDS_SCHEMA:
         return None

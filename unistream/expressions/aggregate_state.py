@@ -1,0 +1,277 @@
+"""The state of one aggregate: what a batch adds to it, how two states merge, and what it finally says.
+
+Each function here takes the slots to put state columns into and the values to aggregate, and answers with an
+expression over those columns. Merging keeps arrival order, so first, last and lists come out as in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+How = Literal["sum", "min", "max", "first", "last", "frame"]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What an aggregate runs over: a row-wise expression, and which rows count (None: all)."""
+
+    expr: pl.Expr
+    where: pl.Expr | None
+    dtype: pl.DataType
+
+    @property
+    def chosen(self) -> pl.Expr:
+        return self.expr if self.where is None else self.expr.filter(self.where)
+
+    def turned(self, expr: pl.Expr) -> Values:
+        """The same rows with another value for each."""
+        return Values(expr, self.where, self.dtype)
+
+    def wide(self) -> pl.Expr:
+        """The values as Float64, in which sums and moments are kept."""
+        chosen = self.expr.cast(pl.Float64)
+        return chosen if self.where is None else chosen.filter(self.where)
+
+
+@dataclass
+class Slot:
+    """One state column while the decomposition is made."""
+
+    name: str
+    partial: pl.Expr
+    merge: pl.Expr
+    how: How
+    nullable: bool
+    keeps_values: bool
+
+
+@dataclass
+class Slots:
+    """The state columns so far; equal ones are shared."""
+
+    prefix: str
+    found: dict[tuple[bytes, bytes], Slot] = field(default_factory=dict)
+
+    def add(
+        self,
+        partial: pl.Expr,
+        merge: Callable[[pl.Expr], pl.Expr],
+        how: How = "frame",
+        *,
+        nullable: bool = True,
+        keeps_values: bool = False,
+    ) -> pl.Expr:
+        """The column that holds `partial`; made when there is none that starts and merges alike."""
+        name = f"{self.prefix}{len(self.found)}"
+        key = (partial.meta.serialize(), merge(pl.col("_")).meta.serialize())
+        if key not in self.found:
+            self.found[key] = Slot(name, partial, merge(pl.col(name)), how, nullable, keeps_values)
+        return pl.col(self.found[key].name)
+
+
+def rows(slots: Slots) -> pl.Expr:
+    return slots.add(pl.len().cast(pl.Int64), pl.Expr.sum, "sum", nullable=False)
+
+
+def length(slots: Slots, values: Values) -> pl.Expr:
+    if values.where is None:
+        return rows(slots)
+    return slots.add(values.chosen.len().cast(pl.Int64), pl.Expr.sum, "sum", nullable=False)
+
+
+def count(slots: Slots, values: Values) -> pl.Expr:
+    return slots.add(values.chosen.count().cast(pl.Int64), pl.Expr.sum, "sum", nullable=False)
+
+
+def null_count(slots: Slots, values: Values) -> pl.Expr:
+    return slots.add(values.chosen.null_count().cast(pl.Int64), pl.Expr.sum, "sum", nullable=False)
+
+
+def has_nulls(slots: Slots, values: Values) -> pl.Expr:
+    return null_count(slots, values) > 0
+
+
+def total(slots: Slots, values: Values) -> pl.Expr | None:
+    """Sums of narrow floats are kept wide; integers wrap around as Polars' own sum does."""
+    if values.dtype.is_float():
+        partial = values.wide().sum()
+    elif values.dtype == pl.Boolean:
+        partial = values.chosen.sum().cast(pl.Int64)
+    elif values.dtype.is_integer() or values.dtype.is_decimal() or isinstance(values.dtype, pl.Duration):
+        partial = values.chosen.sum()
+    else:
+        return None
+    return slots.add(partial, pl.Expr.sum, "sum", nullable=False)
+
+
+def product(slots: Slots, values: Values) -> pl.Expr | None:
+    if values.dtype.is_float():
+        return slots.add(values.wide().product(), pl.Expr.product, nullable=False)
+    if values.dtype.is_integer() or values.dtype == pl.Boolean:
+        return slots.add(values.chosen.product(), pl.Expr.product, nullable=False)
+    return None
+
+
+def mean(slots: Slots, values: Values) -> pl.Expr | None:
+    if values.dtype.is_temporal():
+        return _mean_of_times(slots, values)
+    if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return None
+    n = count(slots, values)
+    whole = slots.add(values.wide().sum(), pl.Expr.sum, "sum", nullable=False)
+    return pl.when(n > 0).then(whole / n)
+
+
+def _mean_of_times(slots: Slots, values: Values) -> pl.Expr:
+    """Times are added up exactly: as floats the microseconds since 1970 would lose their last digits."""
+    unit = values.expr.cast(pl.Datetime("us")) if values.dtype == pl.Date else values.expr
+    ticks = values.turned(unit.to_physical().cast(pl.Int128)).chosen
+    n = count(slots, values)
+    whole = slots.add(ticks.sum(), pl.Expr.sum, "sum", nullable=False)
+    return pl.when(n > 0).then(whole.truncdiv(n)).cast(pl.Int64)
+
+
+def variance(slots: Slots, values: Values, ddof: int) -> pl.Expr | None:
+    """Count, mean and sum of squared distances from it, merged without losing digits to large means."""
+    if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return None
+    n = count(slots, values)
+    wide = values.wide()
+    middle = slots.add(wide.mean(), lambda own: pl.when(n.sum() > 0).then((own * n).sum() / n.sum()))
+    spread = slots.add(
+        wide.var(ddof=0) * wide.count(),
+        lambda own: own.sum() + (n * (middle - (middle * n).sum() / n.sum()) ** 2).sum(),
+    )
+    return pl.when(n > ddof).then(spread / (n - ddof))
+
+
+def deviation(slots: Slots, values: Values, ddof: int) -> pl.Expr | None:
+    found = variance(slots, values, ddof)
+    return None if found is None else found.sqrt()
+
+
+def extreme(slots: Slots, values: Values, *, largest: bool, propagate_nans: bool) -> pl.Expr:
+    if propagate_nans:
+        method = pl.Expr.nan_max if largest else pl.Expr.nan_min
+        return slots.add(method(values.chosen), method)
+    method = pl.Expr.max if largest else pl.Expr.min
+    return slots.add(method(values.chosen), method, "max" if largest else "min")
+
+
+def edge(slots: Slots, values: Values, *, last: bool) -> pl.Expr:
+    """First or last of the rows that count; a batch in which none does has no say."""
+    method = pl.Expr.last if last else pl.Expr.first
+    if values.where is None:
+        return slots.add(method(values.expr), method, "last" if last else "first")
+    seen = presence(slots, values)
+    return slots.add(method(values.chosen), lambda own: method(own.filter(seen)))
+
+
+def edge_not_null(slots: Slots, values: Values, *, last: bool) -> pl.Expr:
+    def method(expr: pl.Expr) -> pl.Expr:
+        return expr.last(ignore_nulls=True) if last else expr.first(ignore_nulls=True)
+
+    return slots.add(method(values.chosen), method)
+
+
+def presence(slots: Slots, values: Values) -> pl.Expr:
+    """Whether any row counted."""
+    return slots.add(values.chosen.len() > 0, pl.Expr.any, "max", nullable=False)
+
+
+def any_true(slots: Slots, values: Values, *, ignore_nulls: bool) -> pl.Expr:
+    found = slots.add(values.chosen.any(), pl.Expr.any, "max", nullable=False)
+    if ignore_nulls:
+        return found
+    unknown = has_nulls(slots, values)
+    return pl.when(found).then(True).when(unknown).then(None).otherwise(False)
+
+
+def all_true(slots: Slots, values: Values, *, ignore_nulls: bool) -> pl.Expr:
+    found = slots.add(values.chosen.all(), pl.Expr.all, "min", nullable=False)
+    if ignore_nulls:
+        return found
+    unknown = has_nulls(slots, values)
+    return pl.when(~found).then(False).when(unknown).then(None).otherwise(True)
+
+
+def bitwise(slots: Slots, values: Values, operation: str) -> pl.Expr | None:
+    methods = {"And": pl.Expr.bitwise_and, "Or": pl.Expr.bitwise_or, "Xor": pl.Expr.bitwise_xor}
+    method = methods.get(operation)
+    return None if method is None else slots.add(method(values.chosen), method)
+
+
+def distinct(slots: Slots, values: Values) -> pl.Expr:
+    """The exact set of values, in order of arrival."""
+
+    def merge(own: pl.Expr) -> pl.Expr:
+        return _unpacked(own).unique(maintain_order=True).implode()
+
+    partial = values.chosen.unique(maintain_order=True).implode()
+    return slots.add(partial, merge, nullable=False, keeps_values=True)
+
+
+def kept(slots: Slots, values: Values) -> pl.Expr:
+    """Every value, in order of arrival."""
+
+    def merge(own: pl.Expr) -> pl.Expr:
+        return _unpacked(own).implode()
+
+    return slots.add(values.chosen.implode(), merge, nullable=False, keeps_values=True)
+
+
+def by_key(slots: Slots, values: Values, key: Values, *, largest: bool) -> pl.Expr:
+    """The value where the key is least or greatest; rows and keys are those that count."""
+    method = pl.Expr.max_by if largest else pl.Expr.min_by
+    best = slots.add(method(key.chosen, key.chosen), lambda own: method(own, own))
+    return slots.add(method(values.chosen, key.chosen), lambda own: method(own, best))
+
+
+def by_order(
+    slots: Slots,
+    values: Values,
+    keys: Sequence[Values],
+    descending: Sequence[bool],
+    nulls_last: Sequence[bool],
+    *,
+    last: bool,
+) -> pl.Expr:
+    """First or last of the values once sorted; among equals the first or last that came."""
+    seen = None if values.where is None else presence(slots, values)
+
+    def pick(expr: pl.Expr, by: Sequence[pl.Expr]) -> pl.Expr:
+        ordered = expr.sort_by(
+            *by, descending=list(descending), nulls_last=list(nulls_last), maintain_order=True
+        )
+        return ordered.last() if last else ordered.first()
+
+    def present(expr: pl.Expr) -> pl.Expr:
+        return expr if seen is None else expr.filter(seen)
+
+    chosen = [key.chosen for key in keys]
+    whole = pl.struct(key.expr.alias(str(at)) for at, key in enumerate(keys))
+    fields = [str(at) for at in range(len(keys))]
+    best = slots.add(
+        pick(values.turned(whole).chosen, chosen),
+        lambda own: pick(present(own), [present(own.struct.field(name)) for name in fields]),
+    )
+    order = [present(best.struct.field(name)) for name in fields]
+    return slots.add(pick(values.chosen, chosen), lambda own: pick(present(own), order))
+
+
+def position(slots: Slots, values: Values, *, largest: bool) -> pl.Expr:
+    """Where among the rows that count the least or greatest value is."""
+    n = length(slots, values)
+    method = pl.Expr.max_by if largest else pl.Expr.min_by
+    at = pl.Expr.arg_max if largest else pl.Expr.arg_min
+    best = slots.add(method(values.chosen, values.chosen), lambda own: method(own, own))
+    before = n.cum_sum() - n
+    return slots.add(at(values.chosen).cast(pl.Int64), lambda own: method(own + before, best))
+
+
+def _unpacked(lists: pl.Expr) -> pl.Expr:
+    return lists.explode(empty_as_null=False, keep_nulls=False)
