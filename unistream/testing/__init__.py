@@ -8,14 +8,18 @@ from unistream.faults import Crashed
 from unistream.testing.asserts import assert_same_rows, fold
 from unistream.testing.clock import VirtualClock
 from unistream.testing.crash import crash_at, crash_points
+from unistream.testing.harness import OperatorHarness, Passed, Splits
 from unistream.testing.list_source import Crash, ListSource, Pause, Reject
 
 __all__ = [
     "Crash",
     "Crashed",
     "ListSource",
+    "OperatorHarness",
+    "Passed",
     "Pause",
     "Reject",
+    "Splits",
     "VirtualClock",
     "assert_same_rows",
     "crash_at",
