@@ -29,6 +29,15 @@ class SegmentFile:
         self.blocks: list[Block] = []
         self.length = 0
 
+    @classmethod
+    def at(cls, path: Path, described: Mapping[str, Any]) -> SegmentFile:
+        """A file that is there already, as `to_json` described it."""
+        file = cls(path.name, path)
+        file.waiting = None
+        file.blocks = [Block(*numbers) for numbers in described["blocks"]]
+        file.length = described["length"]
+        return file
+
     def add(self, frame: pl.DataFrame) -> list[int]:
         """Numbers of the blocks that will hold these rows."""
         assert self.waiting is not None
@@ -74,7 +83,7 @@ class SegmentFolder:
     def adopt(self, source: Path, described: Mapping[str, Any]) -> SegmentFile:
         """Make a file of a checkpoint our own: a hard link, or a copy across file systems."""
         self._make_folder()
-        file = self.new_file()
+        file = SegmentFile.at(self.new_file().path, described)
         try:
             file.path.unlink(missing_ok=True)
             os.link(source, file.path)
@@ -82,9 +91,6 @@ class SegmentFolder:
             raise StateError(f"State file {source} is missing", hint="restore an older checkpoint") from error
         except OSError:
             shutil.copyfile(source, file.path)
-        file.waiting = None
-        file.blocks = [Block(*numbers) for numbers in described["blocks"]]
-        file.length = described["length"]
         return file
 
     def write(self, files: Iterable[SegmentFile]) -> None:

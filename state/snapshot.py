@@ -99,7 +99,8 @@ class StateBackend(ABC):
         """Take over the state of a snapshot; `files` tells where each logical name lies now.
 
         Before the first `store`. Called once per subtask of the checkpoint: those that hold nothing for
-        this one are ignored. Tables are read when they are opened; `verify` reads them all.
+        this one are ignored. A table is read, and its checksums
+        verified, when it is opened.
         """
 
     @abstractmethod
