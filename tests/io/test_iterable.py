@@ -138,7 +138,7 @@ def test_bad_rows_by_policy(as_function: bool) -> None:
             (lambda: iter(good_and_bad())) if as_function else good_and_bad(), SCHEMA, on_error=policy
         )
 
-    with pytest.raises(DataError, match="Row (17|64) of the iterator"):
+    with pytest.raises(DataError, match=r"Row (17|64) of the iterator"):
         rows(source("fail").open({}, Request()))
     good = [(i, str(i)) for i in range(100) if i not in (17, 64)]
     for policy in ("skip", "collect"):
