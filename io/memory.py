@@ -13,14 +13,10 @@ from typing import Any
 import polars as pl
 
 from unistream.errors import ConnectorError, InvalidQuery, StateError
-from unistream.expressions.schema import CHANGE, Change, Changes
+from unistream.expressions.schema import CHANGE, OPERATION, SPELLING, Changes
 from unistream.io.base import Cancelled, LazyWrite, Sink, Token, Writer, WriterContext
 from unistream.location import user_location
 
-OPERATION = "op"
-"""Name of the column that shows users what a row of a changelog does."""
-
-_SPELLING = {Change.INSERT: "+I", Change.UPDATE_BEFORE: "-U", Change.UPDATE_AFTER: "+U", Change.DELETE: "-D"}
 _TOKEN_BYTES = 64 << 20
 
 
@@ -32,7 +28,7 @@ def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
     """
     if CHANGE not in frame.columns:
         return frame
-    names = {int(change): text for change, text in _SPELLING.items()}
+    names = {int(change): text for change, text in SPELLING.items()}
     operation = pl.col(CHANGE).replace_strict(names, return_dtype=pl.String).alias(OPERATION)
     return frame.select(operation, pl.exclude(CHANGE))
 

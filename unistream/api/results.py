@@ -11,6 +11,7 @@ import polars as pl
 from unistream.api.job import Job
 from unistream.config import Settings
 from unistream.errors import InvalidQuery
+from unistream.expressions.changelog import fold_changes
 from unistream.io.memory import MemorySink
 from unistream.plan.nodes import Write
 
@@ -28,7 +29,7 @@ def collect(stream: Stream, until: str, settings: Settings | None, where: str | 
         )
     sink = MemorySink()
     Job((Write(input=stream._node, sink=sink, where=where),)).run(until=until, settings=settings)  # type: ignore[arg-type]
-    return sink.result()
+    return fold_changes(sink.result(), stream._node.schema)
 
 
 def batches(stream: Stream, until: str, settings: Settings | None) -> Iterator[pl.DataFrame]:

@@ -16,6 +16,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
 from unistream.graph import REJECTED
 from unistream.location import user_location
+from unistream.operators.changelog import Retractions, ShowChanges
 from unistream.operators.deduplicate import Unique
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
 from unistream.plan.tree import walk
@@ -228,6 +229,17 @@ class Stream(Sinks):
         """The same stream; the step before keeps this name in `explain`, counters and checkpoints."""
         return Stream(self._node.replaced(label=label))
 
+    def changes(self) -> Stream:
+        """What happens to the table as rows that are only added, with `op` one of "+I -U +U -D".
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 1]}).unique("a", keep="last").changes().collect().rows()
+        [('+I', 1)]
+        """
+        where = user_location()
+        full = self._apply(Retractions(where=where)) if self._node.schema.changes is Changes.UPSERT else self
+        return full._apply(ShowChanges(where=where))
+
     def rejected(self) -> Stream:
         """The rows that the sources could not read, with source, position, reason and raw text.
 
@@ -309,7 +321,8 @@ class Stream(Sinks):
 
     def _apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
         """An operator over this stream and others; what it cannot do here is refused at the user's line."""
-        node = Apply(spec=spec, over=(self._node, *(other._node for other in others)), where=spec.where)
+        over = tuple(_accepted(spec, stream._node) for stream in (self, *others))
+        node = Apply(spec=spec, over=over, where=spec.where)
         _ = node.schema
         return Stream(node)
 
@@ -317,6 +330,19 @@ class Stream(Sinks):
         """A stateless verb: the step is checked against what is known of this stream."""
         where = user_location()
         return Stream(Stateless(input=self._node, step=make(self._node.schema, *given, where), where=where))
+
+
+def _accepted(spec: OperatorSpec, node: Node) -> Node:
+    """The input as the operator can take it: upserts become retractions, other updates are refused."""
+    changes = node.schema.changes
+    if changes is not Changes.APPEND and not spec.accepts_updates:
+        hint = "take .changes() for the changes as rows, or emit windows with emit='close'"
+        raise InvalidQuery(
+            f"{spec.name} takes rows that are only added; this stream updates", spec.where, hint
+        )
+    if changes is Changes.UPSERT and spec.needs_retractions:
+        return Apply(spec=Retractions(where=spec.where), over=(node,), where=spec.where)
+    return node
 
 
 def _same_columns(first: Stream, other: Any, where: str | None) -> None:

@@ -21,6 +21,13 @@ class Change(IntEnum):
     DELETE = 3
 
 
+OPERATION = "op"
+"""Name of the column that shows users what a row of a changelog does."""
+
+SPELLING = {Change.INSERT: "+I", Change.UPDATE_BEFORE: "-U", Change.UPDATE_AFTER: "+U", Change.DELETE: "-D"}
+"""What that column holds."""
+
+
 class Changes(StrEnum):
     """What an edge carries.
 
@@ -35,10 +42,15 @@ class Changes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventTime:
-    """The column that says when a row happened; `unit` is that of an integer column ("s ms us ns")."""
+    """The column that says when a row happened; `unit` is that of an integer column ("s ms us ns").
+
+    `offset`, in the column's own smallest unit, is added to the column: a window's result happened one
+    unit before its `window_end`, which is the first moment that is no longer part of the window.
+    """
 
     column: str
     unit: str = "us"
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
@@ -93,6 +93,10 @@ class Operator(ABC):
     def before_checkpoint(self) -> None:
         """A checkpoint follows at once: write what is held outside the tables into them."""
 
+    def explain_time(self) -> Mapping[str, Any]:
+        """What it knows of time: watermarks by input part, who holds them back, what fires next. From any thread."""
+        return {}
+
     def finish(self, out: Output) -> None:
         """All inputs have ended and the last watermark was delivered; nothing follows."""
 
@@ -126,6 +130,11 @@ class OperatorSpec(ABC):
     @property
     def accepts_updates(self) -> bool:
         """Whether inputs that are not append-only are understood."""
+        return False
+
+    @property
+    def needs_retractions(self) -> bool:
+        """Whether an updated row must be taken back before the new one comes, not just replaced by key."""
         return False
 
     @property

@@ -13,13 +13,13 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
+from unistream.expressions.changelog import COMING
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.accumulators import Accumulators
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
 _COUNT = "__count"
 _ROWS = "__rows"
-_COMES = [Change.INSERT.value, Change.UPDATE_AFTER.value]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +47,10 @@ class RunningAggregate(OperatorSpec):
 
     @property
     def accepts_updates(self) -> bool:
+        return True
+
+    @property
+    def needs_retractions(self) -> bool:
         return True
 
     def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
@@ -104,7 +108,7 @@ class _Folded(Operator):
         return whole.select(*self._by, *self._finish, pl.Series(CHANGE, marks))
 
     def _process_changes(self, frame: pl.DataFrame, out: Output) -> None:
-        comes = frame[CHANGE].is_in(_COMES)
+        comes = frame[CHANGE].is_in(COMING)
         partials = frame.filter(comes).group_by(self._by).agg(self._found.partial)
         gone = frame.filter(~comes).group_by(self._by).agg(self._found.partial)
         touched = pl.concat([partials.select(self._by), gone.select(self._by)]).unique()
@@ -188,7 +192,7 @@ class _Buffered(Operator):
         names = [*self._by, *self._columns]
         if not self._updating:
             return pl.concat([old.select(names), frame.select(names)])
-        sign = pl.when(pl.col(CHANGE).is_in(_COMES)).then(1).otherwise(-1).alias("__sign")
+        sign = pl.when(pl.col(CHANGE).is_in(COMING)).then(1).otherwise(-1).alias("__sign")
         both = pl.concat([old.select(*names, pl.lit(1).alias("__sign")), frame.select(*names, sign)])
         counts = both.group_by(names, maintain_order=True).agg(pl.col("__sign").sum())
         times = counts.filter(pl.col("__sign") > 0)

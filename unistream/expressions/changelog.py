@@ -1,0 +1,45 @@
+"""Changelogs as frames: folding them into the table they describe, spelling them for people."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from unistream.expressions.schema import CHANGE, OPERATION, SPELLING, Change, Changes, StreamSchema
+
+COMING = [Change.INSERT.value, Change.UPDATE_AFTER.value]
+"""Changes that put a row into the table; the others take one out."""
+
+
+def fold_changes(frame: pl.DataFrame, schema: StreamSchema) -> pl.DataFrame:
+    """The table that is left when all changes have been applied in order.
+
+    >>> rows = pl.DataFrame({"k": [1, 2, 1], CHANGE: [0, 0, 3]}, schema_overrides={CHANGE: pl.Int8})
+    >>> by_key = StreamSchema(pl.Schema({"k": pl.Int64}), changes=Changes.UPSERT, key=("k",))
+    >>> fold_changes(rows, by_key).rows()
+    [(2,)]
+    """
+    match schema.changes:
+        case Changes.APPEND:
+            return frame
+        case Changes.UPSERT:
+            last = frame.unique(subset=list(schema.key), keep="last", maintain_order=True)
+            return last.filter(pl.col(CHANGE).is_in(COMING)).drop(CHANGE)
+        case Changes.RETRACT:
+            return _net(frame)
+
+
+def _net(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every row as often as it came more than it went."""
+    names = [name for name in frame.columns if name != CHANGE]
+    sign = pl.when(pl.col(CHANGE).is_in(COMING)).then(1).otherwise(-1)
+    counts = frame.group_by(names, maintain_order=True).agg(sign.sum().alias("__times"))
+    times = counts.filter(pl.col("__times") > 0)
+    repeated = times.select(pl.int_range(pl.len()).repeat_by("__times").alias("__at")).explode("__at")
+    return times[repeated["__at"].cast(pl.UInt32)].drop("__times")
+
+
+def spelled(columns: pl.Schema) -> list[pl.Expr]:
+    """Select these to see `op` ("+I -U +U -D") in place of the engine's own column."""
+    names = {change.value: text for change, text in SPELLING.items()}
+    operation = pl.col(CHANGE).replace_strict(names, return_dtype=pl.String).alias(OPERATION)
+    return [operation, *(pl.col(name) for name in columns)]
