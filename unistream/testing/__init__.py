@@ -10,8 +10,10 @@ from unistream.testing.clock import VirtualClock
 from unistream.testing.crash import crash_at, crash_points
 from unistream.testing.harness import OperatorHarness, Passed, Splits
 from unistream.testing.list_source import Crash, ListSource, Pause, Reject
+from unistream.testing.verify import Certificate, VerificationFailed, verify
 
 __all__ = [
+    "Certificate",
     "Crash",
     "Crashed",
     "ListSource",
@@ -20,9 +22,11 @@ __all__ = [
     "Pause",
     "Reject",
     "Splits",
+    "VerificationFailed",
     "VirtualClock",
     "assert_same_rows",
     "crash_at",
     "crash_points",
     "fold",
+    "verify",
 ]

@@ -16,7 +16,7 @@ from unistream.expressions.schema import StreamSchema
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.state.key_groups import group_range, key_groups, subtask_of
-from unistream.state.memory import MemoryBackend
+from unistream.state.snapshot import StateBackend
 from unistream.testing.clock import VirtualClock
 
 OPERATOR_ID = "operator"
@@ -183,7 +183,9 @@ class _Subtask:
         snapshot.release()
         old.close()
 
-    def _new_backend(self) -> MemoryBackend:
+    def _new_backend(self) -> StateBackend:
+        from unistream.state.memory import MemoryBackend
+
         number, count = self._place
         self._generation += 1
         folder = self._folder / f"{number}-{self._generation}"

@@ -17,6 +17,7 @@ from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain
 from unistream.testing.asserts import assert_same_rows
 from unistream.testing.bench import OperatorBench
 from unistream.testing.event_times import early_watermarks, has_late_rows
+from unistream.testing.schedules import cut_at_random
 
 RANDOM_CUTS = 5
 """Schedules with random cuts, each from its own seed."""
@@ -199,14 +200,3 @@ def _parts(frame: pl.DataFrame, cuts: str | int, random: Random | None) -> list[
     if random is None:
         return [frame.slice(row, 1) for row in range(frame.height)]
     return cut_at_random(frame, random)
-
-
-def cut_at_random(frame: pl.DataFrame, random: Random) -> list[pl.DataFrame]:
-    """The rows in slices of random lengths, small ones more often."""
-    parts: list[pl.DataFrame] = []
-    row = 0
-    while row < frame.height:
-        length = random.randint(1, random.choice((1, 2, 5, max(1, frame.height))))
-        parts.append(frame.slice(row, length))
-        row += length
-    return parts

@@ -57,7 +57,14 @@ class Reject:
     reason: str = "rejected by the test"
 
 
-Item = pl.DataFrame | Mapping[str, Any] | tuple[Any, ...] | Wait | Pause | Crash | Reject
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Rows that another source could not read, as it reported them."""
+
+    rows: pl.DataFrame
+
+
+Item = pl.DataFrame | Mapping[str, Any] | tuple[Any, ...] | Wait | Pause | Crash | Reject | Rejected
 """A frame or one row (dict or tuple), or something that happens between rows."""
 
 
@@ -116,7 +123,7 @@ class ListSource(Source):
         return _ListReader(splits, self.order or tuple(splits), request, self)
 
     def lazy(self) -> pl.LazyFrame | None:
-        if not self.bounded or any(isinstance(item, (Crash, Reject)) for item in self._items()):
+        if not self.bounded or any(isinstance(item, (Crash, Reject, Rejected)) for item in self._items()):
             return None
         return self.frame().lazy()
 
@@ -131,10 +138,23 @@ class ListSource(Source):
     def describe(self) -> dict[str, str]:
         return {"splits": ", ".join(self.splits)}
 
+    def describe_arrival(self) -> str:
+        """Rows of each item by split, and the turns of the splits.
+
+        >>> ListSource({"n": pl.Int64}, [(1,), Wait(1), pl.DataFrame({"n": [2, 3]})]).describe_arrival()
+        '0: 1 Wait 2'
+        """
+        spelled = {
+            name: " ".join(str(i.height) if isinstance(i, pl.DataFrame) else type(i).__name__ for i in items)
+            for name, items in self.splits.items()
+        }
+        text = ", ".join(f"{name}: {items}" for name, items in spelled.items())
+        return text + (f"; turns {' '.join(self.order)}" if len(self.splits) > 1 and self.order else "")
+
 
 def _checked(item: Any, schema: pl.Schema) -> Any:
     """Rows become frames of the schema; what is not an item is refused here rather than while running."""
-    if isinstance(item, (Wait, Pause, Crash, Reject)):
+    if isinstance(item, (Wait, Pause, Crash, Reject, Rejected)):
         return item
     return as_frame(item if isinstance(item, pl.DataFrame) else [item], schema)
 
@@ -183,8 +203,11 @@ class _Split:
                 self.item += 1
                 item.reached(f"item {self.item} of split {self.name!r}")
                 return self.next(max_rows, clock)
-            case Reject():
-                return self._rejected(item)
+            case Reject(raw, reason):
+                row = ("list", self.name, self.item, reason, raw)
+                return self._rejected(pl.DataFrame([row], schema=REJECTED_SCHEMA, orient="row"))
+            case Rejected(rows):
+                return self._rejected(rows)
         self.item += 1
         return item if isinstance(item, Wait) else None
 
@@ -204,10 +227,9 @@ class _Split:
             self.item, self.paused_until = self.item + 1, None
         return Wait(max(left, 0) / 1_000_000, "the end of a pause")
 
-    def _rejected(self, item: Reject) -> Chunk:
-        row = ("list", self.name, self.item, item.reason, item.raw)
+    def _rejected(self, rows: pl.DataFrame) -> Chunk:
         self.item += 1
-        return self._chunk(None, pl.DataFrame([row], schema=REJECTED_SCHEMA, orient="row"))
+        return self._chunk(None, rows)
 
     def _chunk(self, rows: pl.DataFrame | None, rejected: pl.DataFrame | None) -> Chunk:
         self.begun = True
