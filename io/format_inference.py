@@ -1,0 +1,64 @@
+"""Types of the columns of a line file, from its first rows."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from unistream.errors import DataError
+from unistream.io.format_base import BYTE_ORDER_MARK
+from unistream.io.format_types import convert
+
+MISSING = "pass schema=, a mapping of column to Polars type"
+
+
+def infer_ndjson(data: bytes, where: str, max_rows: int) -> pl.Schema:
+    """Types that the first `max_rows` lines fit; numbers with and without a fraction are floats.
+
+    Text stays text, also where it looks like a time: say so in a schema, or convert it in the query.
+    """
+    lines = [line for line in data.removeprefix(BYTE_ORDER_MARK).split(b"\n") if line.strip()][:max_rows]
+    try:
+        frame = pl.read_ndjson(b"\n".join(lines), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{where}: types cannot be inferred from the first rows: {error}", hint=MISSING
+        ) from error
+    schema = {name: _settled(dtype) for name, dtype in frame.schema.items()}
+    if not schema:
+        raise DataError(f"{where}: no rows to infer types from", hint=MISSING)
+    return pl.Schema(schema)
+
+
+def _settled(dtype: pl.DataType) -> pl.DataType:
+    """Null columns, of which nothing is known, are text."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_settled(dtype.inner))  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _settled(field.dtype) for field in dtype.fields})  # type: ignore[arg-type]
+    return pl.String() if dtype == pl.Null else dtype
+
+
+def infer_csv(texts: pl.DataFrame) -> pl.Schema:
+    """Types that these rows, read as text, fit: whole numbers, floats, booleans, dates, times, else text.
+
+    Numbers with leading zeros and columns without any value stay text.
+    """
+    return pl.Schema({column.name: _type_of(column) for column in texts.iter_columns()})
+
+
+def _type_of(texts: pl.Series) -> pl.DataType:
+    known = texts.drop_nulls()
+    known = known.filter(known != "")
+    if known.is_empty() or known.str.contains(r"^\s*[+-]?0\d").any():
+        return pl.String()
+    if known.str.to_lowercase().is_in(["true", "false"]).all():
+        return pl.Boolean()
+    numbers: list[pl.DataType] = [pl.Int64(), pl.Float64()]
+    for dtype in numbers:
+        if not known.cast(dtype, strict=False).has_nulls():
+            return dtype
+    times: list[pl.DataType] = [pl.Date(), pl.Datetime("us")]
+    for dtype in times:
+        if not convert(known, dtype).has_nulls():
+            return dtype
+    return pl.String()

@@ -1,0 +1,243 @@
+"""Line files as sources: CSV, NDJSON and plain text, also compressed, watched or followed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import polars as pl
+
+from unistream.durations import Duration, seconds
+from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.io.base import Position, Reader, Request, Source
+from unistream.io.compressed_bytes import COMPRESSED, open_bytes
+from unistream.io.format_base import checked_policy
+from unistream.io.format_inference import infer_csv, infer_ndjson
+from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
+from unistream.io.line_cutter import LineCutter
+from unistream.io.line_reader import LineReader
+from unistream.io.line_split import LineOptions
+from unistream.io.listing import Listing, Paths
+from unistream.io.tail import TailReader
+from unistream.location import user_location
+
+MAX_LINE_BYTES = 1 << 20
+INFERENCE_BYTES = 4 << 20
+INFERENCE_ROWS = 1000
+
+
+class LineFileSource(Source):
+    """Rows of line files: a path, several, a glob or a folder; `.gz` and `.zst` are decompressed.
+
+    Bounded by default: the files that are there when it is opened, in the order of their names.
+    `watch=True` goes on with new files, each once, when they have stopped growing. `tail=True` follows
+    files that grow, through rotation (by renaming or by truncation) and takes up new ones; a last line
+    waits for its newline.
+
+    A position is the byte and line behind the last whole row, so that after a crash exactly the remaining
+    rows are read. A row that cannot be read fails the job, is skipped or collected, as `on_error` says; a
+    line longer than `max_line_bytes` is such a row. Columns that a query does not use are not checked.
+
+    There is no `lazy` form: Polars' own readers take rows that these refuse (rows with missing fields,
+    halves of surrogate pairs), so the result would not always be the same.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        watch: bool = False,
+        tail: bool = False,
+        poll: Duration = "1s",
+        on_error: str = "fail",
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        plain = tuple(self.suffixes)
+        packed = tuple(suffix + end for suffix in plain for end in COMPRESSED)
+        self.listing = Listing.of(paths, () if not plain else plain if tail else plain + packed)
+        self.watch, self.tail = watch, tail
+        self.poll_seconds = seconds(poll, "poll")
+        self.on_error = checked_policy(on_error)
+        self.max_line_bytes = max_line_bytes
+        if self.poll_seconds <= 0:
+            raise InvalidSettings(f"poll must be more than zero, not {poll!r}", user_location())
+        if max_line_bytes < 1:
+            raise InvalidSettings(f"max_line_bytes must be from 1, not {max_line_bytes!r}", user_location())
+        if watch and not tail:
+            self.listing.check_watchable("tail=True follows a file that grows")
+        self.format = self._make_format()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "format" in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} is frozen; make a new one to change {name!r}")
+        super().__setattr__(name, value)
+
+    @abstractmethod
+    def _make_format(self) -> Format:
+        """The format, with the schema inferred when none was given."""
+
+    @property
+    def bounded(self) -> bool:
+        return not (self.watch or self.tail)
+
+    def schema(self) -> pl.Schema:
+        return self.format.columns
+
+    @property
+    def pushes(self) -> frozenset[str]:
+        return frozenset({"columns"})
+
+    def open(self, positions: Mapping[str, Position], request: Request) -> Reader:
+        options = LineOptions(self.name, self.format, self.on_error, self.max_line_bytes, request.columns)
+        if self.tail:
+            return TailReader(self.listing, options, positions, request.clock, self.poll_seconds)
+        watch = (request.clock, self.poll_seconds) if self.watch else None
+        return LineReader(self.listing, options, positions, watch)
+
+    def describe(self) -> dict[str, str]:
+        mode = "follow" if self.tail else "watch" if self.watch else "read once"
+        return {
+            "files": ", ".join(self.listing.patterns),
+            "format": self.format.name,
+            "mode": mode,
+            "on_error": self.on_error,
+        }
+
+    @cached_property
+    def _key(self) -> Hashable:
+        return (
+            type(self), self.listing, self.format, self.watch, self.tail, self.poll_seconds, self.on_error,
+            self.max_line_bytes,
+        )  # fmt: skip
+
+    def identity(self) -> Hashable:
+        return self._key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LineFileSource) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def _beginning(self) -> tuple[bytes, str]:
+        """The first lines of the first file that has any, and its path."""
+        entries = self.listing.find(required=not (self.watch or self.tail))
+        for entry in entries:
+            stream = open_bytes(entry.path)
+            try:
+                data = stream.read(INFERENCE_BYTES)
+            finally:
+                stream.close()
+            if data.strip():
+                return (data if len(data) < INFERENCE_BYTES else data[: data.rfind(b"\n") + 1]), entry.path
+        raise InvalidQuery(
+            f"{', '.join(self.listing.patterns)}: no rows yet to infer a schema from",
+            user_location(),
+            "pass schema=, a mapping of column to Polars type",
+        )
+
+
+class NdjsonSource(LineFileSource):
+    """Files with one JSON object a line; see `NdjsonFormat` for what is accepted.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "x.ndjson")
+    >>> _ = file.write_text('{"a": 1}\\n{"a": 2.5, "b": "x"}\\n')
+    >>> dict(NdjsonSource(file).schema())
+    {'a': Float64, 'b': String}
+    """
+
+    name = "ndjson"
+    suffixes = (".ndjson", ".jsonl", ".json")
+
+    def __init__(self, paths: Paths, *, schema: Any = None, **options: Any) -> None:
+        self._given = schema
+        super().__init__(paths, **options)
+
+    def _make_format(self) -> Format:
+        if self._given is not None:
+            return NdjsonFormat(pl.Schema(self._given))
+        data, path = self._beginning()
+        return NdjsonFormat(infer_ndjson(data, path, INFERENCE_ROWS))
+
+
+class CsvSource(LineFileSource):
+    """Files of separated values; see `CsvFormat` for what is accepted.
+
+    With a header (of each file) columns are found by name, in any order; a file whose header lacks one is
+    a `DataError` under every policy. Empty fields are null whether or not `null_values` says so.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "x.csv")
+    >>> _ = file.write_text("day,n\\n2024-01-01,1\\n2024-01-02,2\\n")
+    >>> dict(CsvSource(file).schema())
+    {'day': Date, 'n': Int64}
+    """
+
+    name = "csv"
+    suffixes = (".csv", ".tsv")
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        schema: Any = None,
+        separator: str = ",",
+        quote_char: str | None = '"',
+        has_header: bool = True,
+        null_values: tuple[str, ...] = (),
+        **options: Any,
+    ) -> None:
+        self._given = schema
+        nulls = (null_values,) if isinstance(null_values, str) else tuple(null_values)
+        self._csv = {
+            "separator": separator,
+            "quote_char": quote_char,
+            "has_header": has_header,
+            "null_values": tuple(value for value in nulls if value),
+        }
+        super().__init__(paths, **options)
+
+    def _make_format(self) -> Format:
+        if self._given is not None:
+            return CsvFormat(pl.Schema(self._given), **self._csv)  # type: ignore[arg-type]
+        return self._inferred()
+
+    def _inferred(self) -> CsvFormat:
+        """The format with the types of the first rows, read as text under the names of the header."""
+        data, _ = self._beginning()
+        probe = CsvFormat(pl.Schema({"column_1": pl.String()}), **self._csv)  # type: ignore[arg-type]
+        cutter = LineCutter(probe.records_end, INFERENCE_BYTES)
+        cutter.feed(data)
+        cutter.finish()
+        first = cutter.first_record()
+        names = probe.header_fields(first.data if first else data)
+        rest = data[first.nbytes :] if first else b""
+        if not probe.has_header:
+            names, rest = [f"column_{index}" for index in range(1, len(names) + 1)], data
+        texts = CsvFormat(pl.Schema(dict.fromkeys(names, pl.String())), **self._csv)  # type: ignore[arg-type]
+        return CsvFormat(infer_csv(texts.decode(rest).frame.head(INFERENCE_ROWS)), **self._csv)  # type: ignore[arg-type]
+
+
+class TextSource(LineFileSource):
+    """Files of plain text, a row for each line.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "x.log")
+    >>> _ = file.write_text("one\\ntwo\\n")
+    >>> TextSource(file).open({}, Request()).poll(10).frame["line"].to_list()
+    ['one', 'two']
+    """
+
+    name = "text"
+
+    def __init__(self, paths: Paths, *, column: str = "line", **options: Any) -> None:
+        self._column = column
+        super().__init__(paths, **options)
+
+    def _make_format(self) -> Format:
+        return TextFormat(self._column)

@@ -1,0 +1,183 @@
+"""Reads line files from beginning to end, one after the other; with a watch, new ones as they appear."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from unistream.clock import Clock
+from unistream.errors import ConnectorError, DataError
+from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
+from unistream.io.compressed_bytes import ByteStream, PlainBytes, open_bytes
+from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, checksum
+from unistream.io.listing import FileEntry, FileWatch, Listing
+
+FIRST_BYTES = 128 << 10
+"""Read at first, before the length of rows is known."""
+
+
+class LineReader(Reader):
+    """Whole files in the order of their names, or with a watch as they become whole.
+
+    A position is that of `LineSplit` with the file's `"stamp"`, and `"ended"` when all of it was read.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        options: LineOptions,
+        positions: Mapping[str, Position],
+        watch: tuple[Clock, float] | None,
+    ) -> None:
+        self._options = options
+        self._begun = {split: dict(place) for split, place in positions.items() if not place.get("ended")}
+        self._queue: deque[FileEntry] = deque()
+        self._watch: FileWatch | None = None
+        self._file: _OpenFile | None = None
+        self._row_bytes = 0.0
+        self._read_bytes = 0
+        self._total_bytes = 0
+        if watch is None:
+            ended = {split for split, place in positions.items() if place.get("ended")}
+            found = listing.find()
+            self._check_all_there({entry.split for entry in found}, listing)
+        else:
+            ended = set()
+            taken = {split: _stamp(place) for split, place in positions.items()}
+            self._watch = FileWatch(listing, *watch, taken=taken)
+            found = self._resumed(listing)
+        self._add([entry for entry in found if entry.split not in ended])
+
+    def poll(self, max_rows: int) -> Chunk | Wait | Exhausted:
+        if self._watch is not None:
+            self._add(self._watch.look())
+        if self._file is None:
+            if not self._queue:
+                return self._nothing_to_read()
+            self._file = self._open(self._queue.popleft())
+        chunk = self._file.next_chunk(self._unit(max_rows))
+        rows = chunk.frame.height
+        if rows:
+            self._row_bytes = chunk.nbytes / rows
+        if chunk.ended:
+            self._read_bytes += self._file.entry.size
+            self._file.close()
+            self._file = None
+        return chunk
+
+    def pending(self) -> Mapping[str, int | None]:
+        return {entry.split: None for entry in list(self._queue)}
+
+    def backlog(self) -> Backlog:
+        file = self._file
+        done = self._read_bytes + (file.place_on_disk if file else 0)
+        return Backlog(nbytes=max(0, self._total_bytes - done), total_bytes=self._total_bytes)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _unit(self, max_rows: int) -> int:
+        """Bytes that hold about `max_rows`."""
+        if not self._row_bytes:
+            return FIRST_BYTES
+        return int(min(max(max_rows * self._row_bytes, 4096), UNIT_BYTES))
+
+    def _nothing_to_read(self) -> Wait | Exhausted:
+        if self._watch is None:
+            return Exhausted()
+        waiting = self._watch.waiting
+        reason = f"{waiting[0]} is still being written" if waiting else "no new files"
+        return Wait(self._watch.seconds_to_next_look(), reason)
+
+    def _add(self, entries: list[FileEntry]) -> None:
+        begun_first = sorted(entries, key=lambda entry: entry.split not in self._begun)
+        self._queue.extend(begun_first)
+        self._total_bytes += sum(entry.size for entry in entries)
+
+    def _resumed(self, listing: Listing) -> list[FileEntry]:
+        """Files that were begun before a restart; the watch does not hand them out again."""
+        if not self._begun:
+            return []
+        found = {entry.split: entry for entry in listing.find(required=False)}
+        self._check_all_there(set(found), listing)
+        return [found[split] for split in self._begun]
+
+    def _check_all_there(self, found: set[str], listing: Listing) -> None:
+        for split in self._begun:
+            if split not in found:
+                raise ConnectorError(
+                    f"File {split} below {listing.root} was read in part and is gone",
+                    hint="put it back, or start without the checkpoint",
+                )
+
+    def _open(self, entry: FileEntry) -> _OpenFile:
+        return _OpenFile(entry, self._options, self._begun.pop(entry.split, None))
+
+
+class _OpenFile:
+    """One file being read."""
+
+    def __init__(self, entry: FileEntry, options: LineOptions, position: dict[str, Any] | None) -> None:
+        self.entry = entry
+        self._stream: ByteStream = open_bytes(entry.path)
+        self._split = LineSplit(options, entry.split, position)
+        if position and position["offset"]:
+            self._find_place(position)
+        self._place = self._split.offset
+
+    @property
+    def place_on_disk(self) -> int:
+        """How much of the file, as it lies on the disk, was read."""
+        try:
+            return self._stream.file.tell()
+        except ValueError:  # closed on the other thread
+            return self.entry.size
+
+    def next_chunk(self, nbytes: int) -> Chunk:
+        """The rows of the next bytes; `ended` at the end of the file, perhaps without rows."""
+        data = self._stream.read(nbytes)
+        self._place += len(data)
+        self._split.feed(data)
+        ended = len(data) < nbytes
+        if ended:
+            self._check_not_cut()
+            self._split.finish()
+        rows = self._split.take()
+        position = self._split.position | {"stamp": list(self.entry.stamp)}
+        if ended:
+            position = {"ended": True, "stamp": list(self.entry.stamp)}
+        if rows is None:
+            return Chunk(self.entry.split, self._split.empty(), position, scanned_rows=0, ended=ended)
+        return Chunk(
+            self.entry.split, rows.frame, position, rows.nbytes, rows.rows, rows.rejected, ended=ended
+        )
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _find_place(self, position: dict[str, Any]) -> None:
+        """Go to where reading stopped, and make sure that it is the same file."""
+        before = self._stream.skip(position["offset"])
+        length, _ = known = position.get("before", checksum(b""))
+        if checksum(before[len(before) - length :]) != known or len(before) < length:
+            raise DataError(
+                f"{self.entry.path} is not the file that was read up to byte {position['offset']}",
+                hint="put the old file back, or start without the checkpoint",
+            )
+
+    def _check_not_cut(self) -> None:
+        """A file must not become shorter while it is read: rows would be missing."""
+        if isinstance(self._stream, PlainBytes) and self._place < self.entry.size:
+            raise DataError(
+                f"{self.entry.path} was cut while it was read: {self.entry.size} bytes were there, "
+                f"now {self._place}",
+                hint="use tail=True for files that are written to while they are read",
+            )
+
+
+def _stamp(position: dict[str, Any]) -> tuple[int, int]:
+    size, mtime_ns = position["stamp"]
+    return (size, mtime_ns)

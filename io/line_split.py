@@ -1,0 +1,163 @@
+"""One line file on its way from bytes to rows: header, place, rows, rejected lines."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from unistream.io.compressed_bytes import KEPT_BEFORE
+from unistream.io.format_base import Decoded, joined, rejected_rows, unreadable
+from unistream.io.formats import CsvFormat, Format
+from unistream.io.line_cutter import Cut, LineCutter
+
+UNIT_BYTES = 2 << 20
+"""Most bytes read and decoded at once."""
+
+
+@dataclass(frozen=True)
+class LineOptions:
+    """How the lines of a source's files are read."""
+
+    source: str
+    format: Format
+    on_error: str
+    max_line_bytes: int
+    columns: tuple[str, ...] | None = None
+
+    @property
+    def wanted(self) -> Format:
+        """The format that gives only the columns that are asked for."""
+        return self.format if self.columns is None else self.format.project(self.columns)
+
+    def select(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns that are asked for, in their order."""
+        return frame if self.columns is None else frame.select(self.columns)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What came of some bytes."""
+
+    frame: pl.DataFrame
+    rejected: pl.DataFrame | None
+    rows: int
+    nbytes: int
+
+
+class LineSplit:
+    """Reads one file that is fed to it, from its beginning or from a position.
+
+    A position is `{"offset", "line"}`, with `"header"` (names in the header of a CSV file), `"dropping"`
+    (inside a line that is too long) and `"before"` (checksum of the bytes before the offset) where they
+    apply. Offsets count decompressed bytes.
+    """
+
+    def __init__(self, options: LineOptions, split: str, position: dict[str, Any] | None = None) -> None:
+        position = position or {}
+        self.split = split
+        self.offset: int = position.get("offset", 0)
+        self.line: int = position.get("line", 1)
+        self._options = options
+        self._format = options.wanted
+        self._header: Sequence[str] | None = position.get("header")
+        if self._header is not None:
+            self._format = replace(self._csv, file_columns=tuple(self._header))
+        dropping = bool(position.get("dropping"))
+        self._cutter = LineCutter(self._format.records_end, options.max_line_bytes, dropping)
+        self._before = b""
+        self.finished = False
+
+    @property
+    def _csv(self) -> CsvFormat:
+        assert isinstance(self._format, CsvFormat)
+        return self._format
+
+    @property
+    def held(self) -> int:
+        """Bytes fed that do not make a whole row yet."""
+        return self._cutter.held
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Where reading goes on behind the rows given so far."""
+        place: dict[str, Any] = {"offset": self.offset, "line": self.line}
+        if self._header is not None:
+            place["header"] = list(self._header)
+        if self._cutter.dropping:
+            place["dropping"] = True
+        if self._before:
+            place["before"] = checksum(self._before)
+        return place
+
+    def feed(self, data: bytes) -> None:
+        """More bytes of the file."""
+        self._cutter.feed(data)
+
+    def finish(self) -> None:
+        """The file ends here."""
+        self.finished = True
+        self._cutter.finish()
+
+    def take(self) -> Rows | None:
+        """The rows of everything that was fed; None when there is no whole line.
+
+        Raises `DataError` for an unreadable row when the policy is to fail; the place stays before it.
+        """
+        if self._needs_header() and not self._read_header():
+            return None
+        parts, nbytes = [], 0
+        while (cut := self._cutter.next()) is not None:
+            if cut.too_long is not None:
+                parts.append(self._too_long(cut))
+            elif cut.data:
+                parts.append(self._format.decode(cut.data, first_line=self.line))
+            lines = parts[-1].lines if cut.data else cut.lines
+            self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, lines)
+            nbytes += cut.nbytes
+        if not nbytes:
+            return None
+        decoded = joined(parts, self._format.columns) if parts else self._nothing()
+        rejected = rejected_rows(decoded, self._options.on_error, self._options.source, self.split)
+        return Rows(self._options.select(decoded.frame), rejected, decoded.rows, nbytes)
+
+    def empty(self) -> pl.DataFrame:
+        """No rows, with the columns that are asked for."""
+        return self._options.select(pl.DataFrame(schema=self._format.columns))
+
+    def _nothing(self) -> Decoded:
+        return Decoded(pl.DataFrame(schema=self._format.columns), None, 0, 0)
+
+    def _needs_header(self) -> bool:
+        return isinstance(self._format, CsvFormat) and self._format.has_header and self._header is None
+
+    def _read_header(self) -> bool:
+        cut = self._cutter.first_record()
+        if cut is None:
+            return False
+        self._format = self._csv.for_header(cut.data, self.split)
+        self._header = self._format.file_columns
+        self._cutter.records_end = self._format.records_end
+        self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, cut.lines)
+        return True
+
+    def _pass(self, last: bytes, nbytes: int, lines: int) -> None:
+        self.offset += nbytes
+        self.line += lines
+        self._before = (self._before + last)[-KEPT_BEFORE:] if last else b""
+
+    def _too_long(self, cut: Cut) -> Decoded:
+        limit = self._options.max_line_bytes
+        reason = f"line longer than {limit} bytes"
+        if cut.lines and cut.nbytes <= limit:
+            reason = f"a quote that does not close within {limit} bytes"
+        rejected = unreadable([(self.line, reason, cut.too_long or b"")])
+        return Decoded(pl.DataFrame(schema=self._format.columns), rejected, 1, 0)
+
+
+def checksum(data: bytes) -> list[int]:
+    """Length and CRC-32 of some bytes, as a position keeps them."""
+    return [len(data), zlib.crc32(data)]
