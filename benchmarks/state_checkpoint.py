@@ -100,10 +100,12 @@ def rocks_segments(keys: int, share: float, checkpoints: int, folder: Path) -> s
         count = change(table, share, rng) if checkpoint else keys
         start = time.perf_counter()
         whole = not checkpoint or delta_rows + count >= keys
-        changes = table.take_changes(whole)
+        rows = table.changed_rows(whole)
+        frame = table.frame(rows)
+        table.mark_stored(rows)
         middle = time.perf_counter()
         first = number
-        for block in cut_into_blocks(changes.rows):
+        for block in cut_into_blocks(frame):
             database[number.to_bytes(8, "big")] = encode(block)[0]
             number += 1
         if whole and checkpoint:

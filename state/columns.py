@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.errors import StateError
+from unistream.state.array_space import IN_MEMORY, PIECE_BYTES, ArraySpace
 from unistream.state.backend import RowIds
 
 ARRAY_TYPES: dict[Any, np.dtype[Any]] = {
@@ -63,7 +64,7 @@ class Column(ABC):
         """Bytes held."""
 
 
-def make_column(dtype: pl.DataType, capacity: int) -> Column:
+def make_column(dtype: pl.DataType, capacity: int, space: ArraySpace = IN_MEMORY) -> Column:
     """An empty column for values of this type."""
     if dtype.base_type() is pl.Object:
         raise StateError(
@@ -71,15 +72,8 @@ def make_column(dtype: pl.DataType, capacity: int) -> Column:
             hint="store the parts as a struct, or encode the object as Binary",
         )
     if dtype.base_type() in ARRAY_TYPES:
-        return ArrayColumn(dtype, capacity)
-    return HeapColumn(dtype, capacity)
-
-
-def grown(array: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
-    """The array with zeros behind it. `zeros` leaves pages untouched until they are written."""
-    result = np.zeros(capacity, dtype=array.dtype)
-    result[: len(array)] = array
-    return result
+        return ArrayColumn(dtype, capacity, space)
+    return HeapColumn(dtype, capacity, space)
 
 
 def physical(values: pl.Series, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -100,10 +94,11 @@ def logical(name: str, array: npt.NDArray[Any], dtype: pl.DataType) -> pl.Series
 class ArrayColumn(Column):
     """A fixed-width column. Once somebody asked for `array`, its nulls are zeros for good."""
 
-    def __init__(self, dtype: pl.DataType, capacity: int) -> None:
+    def __init__(self, dtype: pl.DataType, capacity: int, space: ArraySpace) -> None:
         self.dtype = dtype
-        self._values = np.zeros(capacity, dtype=ARRAY_TYPES[dtype.base_type()])
-        self._valid: npt.NDArray[np.bool_] | None = np.zeros(capacity, dtype=np.bool_)
+        self._space = space
+        self._values = space.zeros(capacity, ARRAY_TYPES[dtype.base_type()])
+        self._valid: npt.NDArray[np.bool_] | None = space.zeros(capacity, np.bool_)
 
     @property
     def array(self) -> npt.NDArray[Any]:
@@ -112,9 +107,9 @@ class ArrayColumn(Column):
         return self._values
 
     def reserve(self, capacity: int) -> None:
-        self._values = grown(self._values, capacity)
+        self._values = self._space.grown(self._values, capacity)
         if self._valid is not None:
-            self._valid = grown(self._valid, capacity)
+            self._valid = self._space.grown(self._valid, capacity)
 
     def get(self, name: str, rows: RowIds) -> pl.Series:
         series = logical(name, self._values.take(rows), self.dtype)
@@ -150,6 +145,7 @@ class ArrayColumn(Column):
 
 # Below this many values a heap is not worth compacting.
 _SMALL_HEAP = 4096
+_STEP_ROWS = 1 << 17
 
 
 class HeapColumn(Column):
@@ -160,18 +156,20 @@ class HeapColumn(Column):
     Place 0 is the null that rows without a value point to.
     """
 
-    def __init__(self, dtype: pl.DataType, capacity: int) -> None:
+    def __init__(self, dtype: pl.DataType, capacity: int, space: ArraySpace) -> None:
         self.dtype = dtype
-        self._place = np.zeros(capacity, dtype=np.uint32)
-        self._heap: list[pl.Series] = [self._null()]
+        self._space = space
+        self._place: npt.NDArray[np.uint32] = space.zeros(capacity, np.uint32)
+        self._start()
+
+    def _start(self) -> None:
+        self._heap = [pl.Series("", [None], dtype=self.dtype)]
+        self._sizes = [0]
         self._length = 1
         self._garbage = 0
 
-    def _null(self) -> pl.Series:
-        return pl.Series("", [None], dtype=self.dtype)
-
     def reserve(self, capacity: int) -> None:
-        self._place = grown(self._place, capacity)
+        self._place = self._space.grown(self._place, capacity)
 
     def get(self, name: str, rows: RowIds) -> pl.Series:
         return self._whole().gather(pl.Series(self._place.take(rows))).alias(name)
@@ -191,17 +189,22 @@ class HeapColumn(Column):
 
     @property
     def nbytes(self) -> int:
-        return int(self._place.nbytes) + sum(int(part.estimated_size()) for part in self._heap)
+        return int(self._place.nbytes) + sum(self._sizes)
 
     def _forget(self, rows: RowIds) -> None:
         self._garbage += int(np.count_nonzero(self._place.take(rows)))
 
     def _append(self, values: pl.Series) -> None:
+        """Put values behind the others, and copy the last parts into one while that is cheap."""
         self._length += len(values)
-        self._heap.append(values.alias(""))
-        while len(self._heap) > 1 and 2 * len(self._heap[-1]) >= len(self._heap[-2]):
-            last = self._heap.pop()
-            self._heap[-1] = pl.concat([self._heap[-1], last], rechunk=True)
+        whole = values.alias("")
+        while 2 * len(whole) >= len(self._heap[-1]) and len(self._heap) > 1:
+            if self._sizes[-1] + int(whole.estimated_size()) > PIECE_BYTES:
+                break
+            whole = pl.concat([self._heap.pop(), whole], rechunk=True)
+            self._sizes.pop()
+        self._sizes.append(int(whole.estimated_size()))
+        self._heap.append(self._space.settled(whole))
 
     def _whole(self) -> pl.Series:
         return self._heap[0] if len(self._heap) == 1 else pl.concat(self._heap, rechunk=False)
@@ -209,11 +212,13 @@ class HeapColumn(Column):
     def _compact(self) -> None:
         if self._garbage < _SMALL_HEAP or 2 * self._garbage < self._length:
             return
-        rows = np.flatnonzero(self._place)
-        values = detached(self._whole().gather(pl.Series(self._place.take(rows))))
-        self._place[rows] = np.arange(1, len(rows) + 1, dtype=np.uint32)
-        self._heap, self._length, self._garbage = [self._null()], 1, 0
-        self._append(values)
+        old, rows = self._whole(), np.flatnonzero(self._place)
+        self._start()
+        for start in range(0, len(rows), _STEP_ROWS):
+            part = rows[start : start + _STEP_ROWS]
+            values = detached(old.gather(pl.Series(self._place.take(part))))
+            self._place[part] = np.arange(self._length, self._length + len(part), dtype=np.uint32)
+            self._append(values)
 
 
 def detached(values: pl.Series) -> pl.Series:

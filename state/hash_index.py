@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from unistream.state.array_space import IN_MEMORY, ArraySpace
 from unistream.state.backend import RowIds
 
 Tags = npt.NDArray[np.uint64]
@@ -33,7 +34,8 @@ class HashIndex:
     Rows of equal tag may coexist (two keys with one hash); `find_same` tells them apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, space: ArraySpace = IN_MEMORY) -> None:
+        self._space = space
         self._count = 0
         self._allocate(SMALLEST)
 
@@ -98,7 +100,8 @@ class HashIndex:
             self._allocate(SMALLEST)
 
     def _allocate(self, size: int) -> None:
-        self._slots: Slots = np.full(size, EMPTY, dtype=np.int32)
+        self._slots: Slots = self._space.zeros(size, np.int32)
+        self._slots.fill(EMPTY)
         self._mask = size - 1
         self._shift = np.uint64(65 - size.bit_length())
         self._used = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.errors import StateError
+from unistream.state.array_space import IN_MEMORY, ArraySpace
 from unistream.state.backend import KeyedTable, RowIds
-from unistream.state.columns import ArrayColumn, grown, make_column
+from unistream.state.columns import ArrayColumn, make_column
 from unistream.state.key_index import make_key_index
 
 SMALLEST = 64
@@ -19,22 +19,10 @@ LIVE = np.uint8(1)
 STORED = np.uint8(2)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedChanges:
-    """What a checkpoint must write to follow a table: keys that went, then rows that came or changed.
-
-    `whole` says that `rows` are all there are, so that nothing earlier is needed any more.
-    """
-
-    rows: pl.DataFrame
-    deleted: pl.DataFrame
-    whole: bool
-
-
 class HotTable(KeyedTable):
     """The production table. Reads and writes cost what the batch costs, whatever the size of the table."""
 
-    def __init__(self, keys: pl.Schema, values: pl.Schema) -> None:
+    def __init__(self, keys: pl.Schema, values: pl.Schema, space: ArraySpace = IN_MEMORY) -> None:
         if not keys:
             raise StateError(
                 "A keyed table needs at least one key column", hint="use a Cell for a single value"
@@ -43,14 +31,14 @@ class HotTable(KeyedTable):
         if both:
             raise StateError(f"Columns {both} are key and value of one table", hint="rename one of them")
         self.key_schema, self.value_schema = pl.Schema(keys), pl.Schema(values)
-        self._clear_all()
-
-    def _clear_all(self) -> None:
+        self._space = space
         self._capacity = SMALLEST
-        self._keys = make_key_index(self.key_schema, SMALLEST)
-        self._columns = {name: make_column(dtype, SMALLEST) for name, dtype in self.value_schema.items()}
-        self._state = np.zeros(SMALLEST, dtype=np.uint8)
-        self._dirty = np.zeros(SMALLEST, dtype=np.bool_)
+        self._keys = make_key_index(self.key_schema, SMALLEST, space)
+        self._columns = {
+            name: make_column(dtype, SMALLEST, space) for name, dtype in self.value_schema.items()
+        }
+        self._state: npt.NDArray[np.uint8] = space.zeros(SMALLEST, np.uint8)
+        self._dirty: npt.NDArray[np.bool_] = space.zeros(SMALLEST, np.bool_)
         self._top = 0
         self._free: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._deleted: list[pl.DataFrame] = []
@@ -65,10 +53,13 @@ class HotTable(KeyedTable):
             made = self._take_rows(len(missing))
             rows[missing] = made
             self._keys.insert(keys if len(missing) == len(rows) else keys[missing], made)
+        self._space.used()
         return rows, new
 
     def find(self, keys: pl.DataFrame) -> RowIds:
-        return self._keys.find(self._as_keys(keys))
+        rows = self._keys.find(self._as_keys(keys))
+        self._space.used()
+        return rows
 
     def column(self, name: str) -> npt.NDArray[Any]:
         column = self._columns[name]
@@ -90,6 +81,7 @@ class HotTable(KeyedTable):
             column = self._columns[series.name]
             column.put(rows, series if series.dtype == column.dtype else series.cast(column.dtype))
         self._dirty[rows] = True
+        self._space.used()
 
     def keys(self, rows: RowIds) -> pl.DataFrame:
         return self._keys.frame(rows)
@@ -114,7 +106,7 @@ class HotTable(KeyedTable):
         return np.flatnonzero(self._state[: self._top])
 
     def scan(self) -> pl.DataFrame:
-        return self._frame(self.rows())
+        return self.frame(self.rows())
 
     def __len__(self) -> int:
         return self._top - len(self._free)
@@ -130,16 +122,30 @@ class HotTable(KeyedTable):
         """How many rows the next checkpoint must write, deletions included."""
         return int(np.count_nonzero(self._dirty[: self._top])) + self._deleted_count
 
-    def take_changes(self, whole: bool) -> KeyedChanges:
-        """Copy what changed since the last call (or everything), and start to collect anew."""
-        rows = self.rows() if whole else np.flatnonzero(self._dirty[: self._top])
-        nothing = pl.DataFrame(schema=self.key_schema)
-        deleted = nothing if whole or not self._deleted else pl.concat(self._deleted)
-        changes = KeyedChanges(self._frame(rows), deleted, whole)
+    def changed_rows(self, whole: bool) -> RowIds:
+        """What the next checkpoint must write of the live rows: those that changed, or all."""
+        return self.rows() if whole else np.flatnonzero(self._dirty[: self._top])
+
+    def deleted_keys(self) -> pl.DataFrame:
+        """Keys of stored rows that went since the last checkpoint; some may be back."""
+        return pl.concat([pl.DataFrame(schema=self.key_schema), *self._deleted])
+
+    def mark_stored(self, rows: RowIds) -> None:
+        """A checkpoint has taken `changed_rows` and `deleted_keys`: collect anew."""
         self._state[rows] = LIVE | STORED
         self._dirty[: self._top] = False
         self._deleted, self._deleted_count = [], 0
-        return changes
+
+    def frame(self, rows: RowIds) -> pl.DataFrame:
+        """Keys and values of these rows, as a copy."""
+        frame = pl.DataFrame([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
+        self._space.used()
+        return frame
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a copy of the whole table may not fit into memory."""
+        return self._space.bounded
 
     def load(self, frame: pl.DataFrame, deleted: pl.DataFrame | None = None) -> None:
         """Apply stored changes: forget the deleted keys, then put the rows. They count as stored."""
@@ -152,15 +158,17 @@ class HotTable(KeyedTable):
         self._dirty[rows] = False
         self._deleted, self._deleted_count = [], 0
 
+    def reserve(self, rows: int) -> None:
+        """Room for this many rows, so that loading them does not copy again and again."""
+        if rows > self._capacity:
+            self._grow(rows)
+
     def forget_stored(self) -> None:
         """No checkpoint holds these rows: the next one must write them all."""
         live = self.rows()
         self._state[live] = LIVE
         self._dirty[live] = True
         self._deleted, self._deleted_count = [], 0
-
-    def _frame(self, rows: RowIds) -> pl.DataFrame:
-        return pl.DataFrame([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
 
     def _as_keys(self, keys: pl.DataFrame) -> pl.DataFrame:
         """The key columns in order and in their types."""
@@ -192,5 +200,5 @@ class HotTable(KeyedTable):
         self._keys.reserve(self._capacity)
         for column in self._columns.values():
             column.reserve(self._capacity)
-        self._state = grown(self._state, self._capacity)
-        self._dirty = grown(self._dirty, self._capacity)
+        self._state = self._space.grown(self._state, self._capacity)
+        self._dirty = self._space.grown(self._dirty, self._capacity)

@@ -9,18 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.state.array_space import ArraySpace
 from unistream.state.backend import RowIds
-from unistream.state.columns import ARRAY_TYPES, Column, grown, logical, make_column
+from unistream.state.columns import ARRAY_TYPES, Column, logical, make_column
 from unistream.state.hash_index import HashIndex, Tags
 
 
 class KeyIndex(ABC):
     """Keeps keys by row id and finds them again. Frames have the key columns in order, in their types."""
 
-    def __init__(self, schema: pl.Schema, capacity: int) -> None:
-        self._schema = schema
-        self._index = HashIndex()
-        self._tags = np.zeros(capacity, dtype=np.uint64)
+    def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
+        self._space = space
+        self._index = HashIndex(space)
+        self._tags: Tags = space.zeros(capacity, np.uint64)
 
     @property
     def nbytes(self) -> int:
@@ -29,7 +30,7 @@ class KeyIndex(ABC):
 
     def reserve(self, capacity: int) -> None:
         """Room for this many rows."""
-        self._tags = grown(self._tags, capacity)
+        self._tags = self._space.grown(self._tags, capacity)
 
     @abstractmethod
     def find(self, keys: pl.DataFrame) -> RowIds:
@@ -48,12 +49,12 @@ class KeyIndex(ABC):
         """The key columns of these rows."""
 
 
-def make_key_index(schema: pl.Schema, capacity: int) -> KeyIndex:
+def make_key_index(schema: pl.Schema, capacity: int, space: ArraySpace) -> KeyIndex:
     """The fastest index for keys of these types."""
     (first, *others) = schema.values()
     if not others and first.base_type() in ARRAY_TYPES:
-        return ExactIndex(schema, capacity)
-    return HashedIndex(schema, capacity)
+        return ExactIndex(schema, capacity, space)
+    return HashedIndex(schema, capacity, space)
 
 
 class ExactIndex(KeyIndex):
@@ -62,8 +63,8 @@ class ExactIndex(KeyIndex):
     Null has no tag; its row is remembered beside the index.
     """
 
-    def __init__(self, schema: pl.Schema, capacity: int) -> None:
-        super().__init__(schema, capacity)
+    def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
+        super().__init__(schema, capacity, space)
         ((self._name, self._dtype),) = schema.items()
         self._null_row = -1
 
@@ -104,10 +105,10 @@ class ExactIndex(KeyIndex):
 class HashedIndex(KeyIndex):
     """Any keys: a hash that holds for this process only as tag, the key columns beside it for comparing."""
 
-    def __init__(self, schema: pl.Schema, capacity: int) -> None:
-        super().__init__(schema, capacity)
+    def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
+        super().__init__(schema, capacity, space)
         self._columns: dict[str, Column] = {
-            name: make_column(dtype, capacity) for name, dtype in schema.items()
+            name: make_column(dtype, capacity, space) for name, dtype in schema.items()
         }
 
     @property

@@ -55,7 +55,7 @@ def read_table(tables: Description, files: Mapping[str, Path], operator_id: str,
     frames = [
         frame.select(pl.lit(run.bucket, dtype=pl.Int64).alias(BUCKET), pl.all())
         for run in table.runs()
-        for frame in run.file.read(run.blocks)
+        for frame in run.read()
     ]
     return pl.concat([pl.DataFrame(schema={BUCKET: pl.Int64, **table.schema}), *frames])
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate, groupby
+from typing import Any, cast
 
 import polars as pl
 
+from unistream.state.backend import RowIds
 from unistream.state.cell import JsonCell
 from unistream.state.hot_table import HotTable
 from unistream.state.log_table import FrameLog, LogFrame
 from unistream.state.schemas import schema_to_json
 from unistream.state.segment_files import SegmentFile, SegmentFolder
+from unistream.state.segments import BLOCK_ROWS
 
 # Tables of fewer rows are written whole: a chain of changes would cost more than it saves.
 SMALL_TABLE_ROWS = 1024
@@ -28,22 +31,24 @@ class SnapshotWriter:
 
     def __init__(self, folder: SegmentFolder, whole: bool) -> None:
         self.whole = whole
-        self.files: list[SegmentFile] = []
         self._folder = folder
         self._shared: SegmentFile | None = None
 
-    def file_for(self, *frames: pl.DataFrame) -> SegmentFile:
-        """The file these frames should be added to."""
-        if sum(int(frame.estimated_size()) for frame in frames) >= OWN_FILE_BYTES:
-            return self._new()
+    def file_for(self, nbytes: int) -> SegmentFile:
+        """The file to which frames of this size should be added."""
+        if nbytes >= OWN_FILE_BYTES:
+            return self.own_file()
         if self._shared is None:
-            self._shared = self._new()
+            self._shared = self.own_file()
         return self._shared
 
-    def _new(self) -> SegmentFile:
-        file = self._folder.new_file()
-        self.files.append(file)
-        return file
+    def own_file(self) -> SegmentFile:
+        """A file for one part alone."""
+        return self._folder.new_file()
+
+    def write_now(self, file: SegmentFile) -> None:
+        """Write at once, because the content cannot be kept in memory until later."""
+        self._folder.write([file])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,30 @@ class StoredRun:
         """As `from_json` reads it."""
         return {"file": self.file.name, "bucket": self.bucket, "blocks": self.blocks, "heights": self.heights}
 
+    @property
+    def durable(self) -> bool:
+        """Whether the file is written."""
+        return self.file.waiting is None
+
+    def read(self) -> list[pl.DataFrame]:
+        """The frames, in order."""
+        blocks = self.file.read(self.blocks)
+        whole = blocks[0] if len(blocks) == 1 else pl.concat(blocks)
+        ends = list(accumulate(self.heights))
+        return [whole[end - height : end] for end, height in zip(ends, self.heights, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSlice:
+    """Some rows of a table, read when they are written."""
+
+    table: HotTable
+    rows: RowIds
+
+    def read(self) -> pl.DataFrame:
+        """Keys and values."""
+        return self.table.frame(self.rows)
+
 
 class Record(ABC):
     """One table of a store, whatever its kind."""
@@ -123,11 +152,25 @@ class KeyedRecord(Record):
         return changed + sum(change.count for change in self.chain[1:]) >= live
 
     def _write(self, writer: SnapshotWriter, whole: bool) -> StoredChange:
-        changes = self.table.take_changes(whole)
-        file = writer.file_for(changes.rows, changes.deleted)
-        deleted, rows = file.add(changes.deleted), file.add(changes.rows)
-        count = changes.rows.height + changes.deleted.height
-        return StoredChange(file, tuple(rows), tuple(deleted), count, whole)
+        table = self.table
+        rows = table.changed_rows(whole)
+        deleted = pl.DataFrame() if whole else table.deleted_keys()
+        if table.bounded:
+            file = writer.own_file()
+            deleted_blocks = file.add(deleted)
+            row_blocks = [
+                block
+                for start in range(0, len(rows), BLOCK_ROWS)
+                for block in file.add_cold(TableSlice(table, rows[start : start + BLOCK_ROWS]))
+            ]
+            writer.write_now(file)
+        else:
+            frame = table.frame(rows)
+            file = writer.file_for(int(frame.estimated_size() + deleted.estimated_size()))
+            deleted_blocks, row_blocks = file.add(deleted), file.add(frame)
+        table.mark_stored(rows)
+        count = len(rows) + deleted.height
+        return StoredChange(file, tuple(row_blocks), tuple(deleted_blocks), count, whole)
 
     def _describer(self) -> Callable[[], dict[str, Any]]:
         chain, table, rows = self.chain, self.table, len(self.table)
@@ -150,10 +193,9 @@ class LogRecord(Record):
         runs: dict[StoredRun, None] = {}
         for bucket in self.log.buckets():
             entries = self.log.bucket_entries(bucket)
-            new = [entry for entry in entries if entry.stored is None]
-            if new:
-                self._write(writer, bucket, new)
-            runs.update(dict.fromkeys(entry.stored for entry in entries))
+            for neighbours in _unwritten(entries):
+                self._write(writer, bucket, neighbours)
+            runs.update(dict.fromkeys(cast(StoredRun, entry.stored) for entry in entries))
         rows, schema = len(self.log), self.log.schema
         return Image(
             frozenset(run.file for run in runs),
@@ -167,12 +209,30 @@ class LogRecord(Record):
 
     @staticmethod
     def _write(writer: SnapshotWriter, bucket: int, entries: Sequence[LogFrame]) -> None:
-        # Frames are small when the input is slow; one block holds all that came since the last checkpoint.
-        frame = entries[0].frame if len(entries) == 1 else pl.concat([entry.frame for entry in entries])
-        file = writer.file_for(frame)
-        run = StoredRun(file, bucket, tuple(file.add(frame)), tuple(entry.frame.height for entry in entries))
-        for entry in entries:
-            entry.stored = run
+        file = writer.file_for(sum(entry.nbytes for entry in entries))
+        if entries[0].cold is not None:
+            blocks = file.add_cold(entries[0].cold)
+        else:
+            blocks = file.add(
+                pl.concat([cast(pl.DataFrame, entry.frame) for entry in entries], rechunk=False)
+            )
+        run = StoredRun(file, bucket, tuple(blocks), tuple(entry.height for entry in entries))
+        for part, entry in enumerate(entries):
+            entry.stored, entry.part, entry.cold = run, part, None
+
+
+def _unwritten(entries: Sequence[LogFrame]) -> Iterator[list[LogFrame]]:
+    """What no file has yet, as runs for one block each.
+
+    Frames are small when the input is slow, so all that came since the last checkpoint go together; a
+    spilled frame goes alone, because it is read back only when it is written.
+    """
+    new = [entry for entry in entries if entry.stored is None]
+    for cold, neighbours in groupby(new, key=lambda entry: entry.cold):
+        if cold is None:
+            yield list(neighbours)
+        else:
+            yield from ([entry] for entry in neighbours)
 
 
 class CellRecord(Record):

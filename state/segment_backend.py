@@ -18,6 +18,7 @@ from unistream.state.snapshot import (
     SnapshotFile,
     StateBackend,
 )
+from unistream.state.spill import MemoryBudget
 from unistream.state.store import TableStore
 from unistream.state.stored_tables import Ownership, StoredTable
 
@@ -39,7 +40,9 @@ class SegmentBackend(StateBackend):
         *,
         key_groups: int = DEFAULT_KEY_GROUPS,
         owned: range | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
+        self._budget = budget
         self._groups = key_groups
         self._owned = range(key_groups) if owned is None else owned
         self._stores: dict[str, TableStore] = {}
@@ -50,7 +53,7 @@ class SegmentBackend(StateBackend):
     def store(self, operator_id: str, partition_by: Sequence[str] = ()) -> StateStore:
         store = self._stores.get(operator_id)
         if store is None:
-            store = self._stores[operator_id] = TableStore(operator_id)
+            store = self._stores[operator_id] = TableStore(operator_id, (), self._budget)
         store.partition_by = tuple(partition_by) or store.partition_by
         return store
 
@@ -69,7 +72,9 @@ class SegmentBackend(StateBackend):
         theirs = range(*tables["groups"])
         adopted: dict[str, SegmentFile] = {}
         for operator_id, operator in tables["operators"].items():
-            store = self._stores.setdefault(operator_id, TableStore(operator_id, operator["partition_by"]))
+            store = self._stores.setdefault(
+                operator_id, TableStore(operator_id, operator["partition_by"], self._budget)
+            )
             for name, described in operator["tables"].items():
                 stored = StoredTable(name, described, {})
                 owned, ownership = self._ownership(stored, tuple(operator["partition_by"]), theirs)
@@ -89,6 +94,8 @@ class SegmentBackend(StateBackend):
     def close(self) -> None:
         self._hold_only(frozenset())
         self._stores.clear()
+        if self._budget is not None:
+            self._budget.close()
 
     def _finish(self, checkpoint_id: int, images: Images, files: frozenset[SegmentFile]) -> Snapshot:
         ordered = sorted(files, key=lambda file: file.name)

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from unistream.errors import StateError
+from unistream.state.log_table import ColdFrame
 from unistream.state.segments import Block, cut_into_blocks, read_segment, write_segment
 
 
@@ -25,7 +26,7 @@ class SegmentFile:
         self.name = name
         self.path = path
         self.users = 0
-        self.waiting: list[pl.DataFrame] | None = []
+        self.waiting: list[pl.DataFrame | ColdFrame] | None = []
         self.blocks: list[Block] = []
         self.length = 0
 
@@ -45,11 +46,17 @@ class SegmentFile:
         self.waiting.extend(cut_into_blocks(frame))
         return list(range(first, len(self.waiting)))
 
+    def add_cold(self, frame: ColdFrame) -> list[int]:
+        """As `add` for a spilled frame, which is read when the file is written."""
+        assert self.waiting is not None
+        self.waiting.append(frame)
+        return [len(self.waiting) - 1]
+
     def read(self, numbers: Iterable[int]) -> list[pl.DataFrame]:
         """The frames of these blocks."""
         waiting = self.waiting
         if waiting is not None:
-            return [waiting[number] for number in numbers]
+            return [_in_memory(waiting[number]) for number in numbers]
         return read_segment(self.path, [self.blocks[number] for number in numbers], self.length)
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +107,7 @@ class SegmentFolder:
             for file in files:
                 if file.waiting is not None:
                     self._make_folder()
-                    file.blocks, file.length = write_segment(file.path, file.waiting)
+                    file.blocks, file.length = write_segment(file.path, map(_in_memory, file.waiting))
                     file.waiting = None
                     wrote = True
             if wrote:
@@ -129,6 +136,10 @@ class SegmentFolder:
 
     def _make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+
+def _in_memory(frame: pl.DataFrame | ColdFrame) -> pl.DataFrame:
+    return frame if isinstance(frame, pl.DataFrame) else frame.read()
 
 
 def _sync_folder(path: Path) -> None:

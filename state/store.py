@@ -7,20 +7,25 @@ from collections.abc import Sequence
 import polars as pl
 
 from unistream.errors import StateError
+from unistream.state.array_space import IN_MEMORY
 from unistream.state.backend import Cell, KeyedTable, LogTable, StateStore
 from unistream.state.cell import JsonCell
 from unistream.state.hot_table import HotTable
 from unistream.state.log_table import FrameLog
 from unistream.state.records import CellRecord, Image, KeyedRecord, LogRecord, Record, SnapshotWriter
 from unistream.state.schemas import same_schema
+from unistream.state.spill import MemoryBudget
 from unistream.state.stored_tables import StoredTable
 
 
 class TableStore(StateStore):
     """Tables in memory, each with its record of what checkpoints hold of it."""
 
-    def __init__(self, operator_id: str, partition_by: Sequence[str] = ()) -> None:
+    def __init__(
+        self, operator_id: str, partition_by: Sequence[str] = (), budget: MemoryBudget | None = None
+    ) -> None:
         self.operator_id = operator_id
+        self._budget = budget
         self.partition_by = tuple(partition_by)
         self._records: dict[str, Record] = {}
         self._stored: dict[str, list[StoredTable]] = {}
@@ -28,7 +33,7 @@ class TableStore(StateStore):
     def keyed(self, name: str, keys: pl.Schema, values: pl.Schema) -> KeyedTable:
         record = self._records.get(name)
         if record is None:
-            record = self._records[name] = self._open_keyed(name, HotTable(keys, values))
+            record = self._records[name] = self._open_keyed(name, self._new_table(keys, values))
         if not isinstance(record, KeyedRecord):
             raise self._another_kind(name)
         self._check_same(name, record.table.key_schema, keys)
@@ -38,7 +43,7 @@ class TableStore(StateStore):
     def log(self, name: str, schema: pl.Schema) -> LogTable:
         record = self._records.get(name)
         if record is None:
-            log = FrameLog(schema)
+            log = FrameLog(schema, self._budget)
             for part in self._take(name, "log"):
                 part.load_log(log)
             record = self._records[name] = LogRecord(log)
@@ -87,12 +92,15 @@ class TableStore(StateStore):
 
     def _merge(self, part: StoredTable, table: HotTable) -> None:
         """Add another subtask's part, which must not share a key with those before."""
-        other = HotTable(table.key_schema, table.value_schema)
+        other = self._new_table(table.key_schema, table.value_schema)
         part.load_keyed(other)
         frame = other.scan()
         if (table.find(frame.select(table.key_schema.names())) >= 0).any():
             raise self._cannot_merge(part.name, "they hold the same keys")
         table.load(frame)
+
+    def _new_table(self, keys: pl.Schema, values: pl.Schema) -> HotTable:
+        return HotTable(keys, values, IN_MEMORY if self._budget is None else self._budget.arrays)
 
     def _open_cell(self, name: str) -> CellRecord:
         cell = JsonCell(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +113,13 @@ class StoredTable:
         changed = check_evolution(self.name, "keys", self.key_schema, keys, fixed=True)
         changed |= check_evolution(self.name, "values", self.value_schema, values)
         schema = pl.Schema({**keys, **values})
+        if self.ownership is None:
+            table.reserve(self.rows)
         for change in self.changes():
-            rows = self._read(change.file, change.rows, schema)
-            deleted = self._read(change.file, change.deleted, keys)
-            if rows is not None or deleted is not None:
-                table.load(schema.to_frame() if rows is None else rows, deleted)
+            for deleted in self._read(change.file, change.deleted, keys):
+                table.load(schema.to_frame(), deleted)
+            for rows in self._read(change.file, change.rows, schema):
+                table.load(rows)
         return changed
 
     def load_log(self, log: FrameLog) -> None:
@@ -125,22 +127,19 @@ class StoredTable:
         adapt = check_evolution(self.name, "columns", self.schema, log.schema)
         untouched = not adapt and self.ownership is None
         for run in self.runs():
-            frames = run.file.read(run.blocks)
-            whole = adapted(frames[0] if len(frames) == 1 else pl.concat(frames), log.schema)
-            start = 0
-            for height in run.heights:
-                log.load(run.bucket, self._owned(whole[start : start + height]), run if untouched else None)
-                start += height
+            for part, frame in enumerate(run.read()):
+                frame = self._owned(adapted(frame, log.schema))
+                log.load(run.bucket, frame, run if untouched else None, part)
 
     def load_cell(self, cell: JsonCell) -> None:
         """Set the value."""
         cell.text = self.described["value"]
 
-    def _read(self, file: SegmentFile, blocks: Sequence[int], schema: pl.Schema) -> pl.DataFrame | None:
-        if not blocks:
-            return None
-        frames = [self._owned(adapted(frame, schema)) for frame in file.read(blocks)]
-        return frames[0] if len(frames) == 1 else pl.concat(frames)
+    def _read(self, file: SegmentFile, blocks: Sequence[int], schema: pl.Schema) -> Iterator[pl.DataFrame]:
+        """Block by block: the whole may not fit into memory twice."""
+        for block in blocks:
+            for frame in file.read([block]):
+                yield self._owned(adapted(frame, schema))
 
     def _owned(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame if self.ownership is None else self.ownership.keep(frame)

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from unistream.errors import StateError
-from unistream.state import records
+from unistream.state import array_space, records
 from unistream.state.memory import MemoryBackend
-from unistream.state.segment_backend import SegmentBackend
+from unistream.state.rocksdb import RocksBackend
 from unistream.state.snapshot import Snapshot, StateBackend
 
-BACKENDS: dict[str, Callable[[Path], StateBackend]] = {"memory": MemoryBackend, "segments": SegmentBackend}
+BACKENDS: dict[str, Callable[..., StateBackend]] = {
+    "memory": MemoryBackend,
+    "rocks": RocksBackend,
+    # So little memory that whatever can be on disk is there.
+    "spilling": partial(RocksBackend, memory_budget_bytes=1),
+}
 
 KEYS = pl.Schema({"user": pl.String, "day": pl.Int32})
 VALUES = pl.Schema({"n": pl.Int64, "note": pl.String})
@@ -166,6 +172,8 @@ def test_same_as_dicts(name: str, chains: bool, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(records, "SMALL_TABLE_ROWS", 0)
         monkeypatch.setattr(records, "LONGEST_CHAIN", 4)
         monkeypatch.setattr(records, "OWN_FILE_BYTES", 0)
+    if name == "spilling":
+        monkeypatch.setattr(array_space, "SMALL_BYTES", 0)
     machine = type("Machine", (BackendMachine,), {"make": staticmethod(BACKENDS[name])})
     test_case = machine.TestCase
     test_case.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
@@ -189,7 +197,7 @@ def restore(backend: StateBackend, snapshot: Snapshot) -> None:
 
 
 def test_bytes_written_follow_the_change(tmp_path: Path) -> None:
-    backend = SegmentBackend(tmp_path / "live")
+    backend = RocksBackend(tmp_path / "live")
     table = fill(backend, 20_000)
     names: set[str] = set()
     new_bytes = []
@@ -231,7 +239,7 @@ def test_files_go_when_nobody_needs_them(make: Any, tmp_path: Path) -> None:
 
 
 def test_a_failed_write_is_made_good_by_the_next_checkpoint(tmp_path: Path) -> None:
-    backend = SegmentBackend(tmp_path / "live")
+    backend = RocksBackend(tmp_path / "live")
     table = fill(backend, 3000)
     backend.snapshot(1).finish()
     table.write(table.rows()[:10], pl.DataFrame({"v": [-1.0] * 10}))
@@ -242,7 +250,7 @@ def test_a_failed_write_is_made_good_by_the_next_checkpoint(tmp_path: Path) -> N
         pending.finish()
     blocker.rmdir()
     third = backend.snapshot(3).finish()
-    again = SegmentBackend(tmp_path / "again")
+    again = RocksBackend(tmp_path / "again")
     restore(again, third)
     assert fill(again, 0).scan().sort("k")["v"].to_list()[:11] == [-1.0] * 10 + [10.0]
 
@@ -286,9 +294,9 @@ def test_key_groups_move_between_subtasks(make: Any, tmp_path: Path, counts: tup
 
 
 def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    backend = SegmentBackend(tmp_path / "after")
+    backend = RocksBackend(tmp_path / "after")
     for subtask in range(2):
-        part = SegmentBackend(tmp_path / f"before{subtask}", owned=range(subtask * 64, subtask * 64 + 64))
+        part = RocksBackend(tmp_path / f"before{subtask}", owned=range(subtask * 64, subtask * 64 + 64))
         part.store("op").cell("position").set(subtask)
         table = part.store("op").keyed("t", pl.Schema({"k": pl.Int64}), pl.Schema({"v": pl.Int64}))
         table.upsert(pl.DataFrame({"k": [7]}))
