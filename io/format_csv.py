@@ -122,18 +122,12 @@ class CsvFormat(Format):
         return replace(self, file_columns=tuple(names))
 
     def header(self) -> bytes:
-        return (
-            self._written(pl.DataFrame(schema=self.schema), include_header=True) if self.has_header else b""
-        )
+        if not self.has_header:
+            return b""
+        return csv_bytes(pl.DataFrame(schema=self.schema), self.separator, self.quote_char, header=True)
 
     def encode(self, frame: pl.DataFrame) -> bytes:
-        return self._written(frame, include_header=False)
-
-    def _written(self, frame: pl.DataFrame, include_header: bool) -> bytes:
-        text = durations_as_numbers(frame).write_csv(
-            include_header=include_header, separator=self.separator, quote_char=self.quote_char or '"'
-        )
-        return text.encode()
+        return csv_bytes(frame, self.separator, self.quote_char)
 
     def records_end(self, data: bytes | bytearray | memoryview) -> int:
         return self._rules.records_end(bytes(data))
@@ -214,6 +208,17 @@ class CsvFormat(Format):
         empty = self.separator.encode() * (len(self._in_line) - 1) + b"\n"
         data = b"".join([empty, *[raw for _, raw in records]])
         return self._parse(data, pl.Schema(dict.fromkeys(self._wire, pl.String()))).slice(1)
+
+
+def csv_bytes(frame: pl.DataFrame, separator: str, quote_char: str | None, *, header: bool = False) -> bytes:
+    """Rows as separated values, durations as numbers; without a quote character no field is quoted."""
+    text = durations_as_numbers(frame).write_csv(
+        include_header=header,
+        separator=separator,
+        quote_char=quote_char or '"',
+        quote_style="necessary" if quote_char else "never",
+    )
+    return text.encode()
 
 
 def _utf8_only(

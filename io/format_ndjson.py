@@ -87,7 +87,7 @@ class NdjsonFormat(Format):
         return NdjsonFormat(pl.Schema({name: self.schema[name] for name in keep}))
 
     def encode(self, frame: pl.DataFrame) -> bytes:
-        return durations_as_numbers(frame).write_ndjson().encode()
+        return ndjson_bytes(frame)
 
     def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
         if first_line == 1:
@@ -181,6 +181,11 @@ class NdjsonFormat(Format):
             bad = bad + [(first_line + row_lines[row], reasons[row], texts[row_lines[row]]) for row in misfit]
             frame = frame.filter(reasons.is_null())
         return Decoded(frame, unreadable(bad), rows, count_lines(data))
+
+
+def ndjson_bytes(frame: pl.DataFrame) -> bytes:
+    """Rows as one JSON object a line; durations as numbers, NaN and infinity, which JSON lacks, as null."""
+    return durations_as_numbers(frame).write_ndjson().encode()
 
 
 def _pieces(data: bytes) -> list[bytes]:
