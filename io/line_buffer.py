@@ -54,65 +54,71 @@ class LineBuffer:
     """
 
     def __init__(self, max_line_bytes: int, records_end: Callable[[bytes], int] | None = None) -> None:
-        self._bytes = bytearray()
         self._limit = max_line_bytes
         self._records_end = records_end
-        self._lines_end = 0  # behind the last newline
-        self._open_until = 0  # so far `records_end` found an unfinished row
+        self._whole = b""  # whole rows, from `_at` on not yet taken
+        self._at = 0
+        self._tail = bytearray()  # the beginning of a row
         self._dropping = False
 
-    def feed(self, data: bytes) -> None:
-        """More bytes of the connection."""
+    def feed(self, data: bytes | bytearray, size: int | None = None) -> None:
+        """More bytes of the connection: `data`, or its first `size` bytes."""
+        end = len(data) if size is None else size
+        begin = 0
         if self._dropping:
-            newline = data.find(b"\n")
-            if newline < 0:
+            begin = data.find(b"\n", 0, end) + 1
+            if begin == 0:
                 return
             self._dropping = False
-            data = data[newline + 1 :]
-        newline = data.rfind(b"\n")
-        if newline >= 0:
-            self._lines_end = len(self._bytes) + newline + 1
-        self._bytes += data
+        lines_end = data.rfind(b"\n", begin, end) + 1
+        with memoryview(data) as view:
+            if lines_end == 0:
+                self._tail += view[begin:end]
+                return
+            # one copy of the bytes, the only one on their way to the parser
+            self._whole = b"".join((self._whole[self._at :], self._tail, view[begin:lines_end]))
+            self._at = 0
+            self._tail = bytearray(view[lines_end:end])
+        if self._records_end is not None:
+            self._split_rows(self._records_end)
 
     def take(self, max_lines: int) -> Piece | None:
         """The next whole lines, about `max_lines` at most; None when there are none yet."""
-        end = self._whole_rows()
-        if end == 0:
-            return self._too_long() if len(self._bytes) > self._limit else None
-        data = bytes(memoryview(self._bytes)[:end])
+        if self._at == len(self._whole):
+            return self._too_long_tail() if len(self._tail) > self._limit else None
+        data = self._whole[self._at :]
         good = self._within_limit(data)
-        if good < end:
+        if good < len(data):
             good = self._rows_end(data[:good])
         if good == 0:
-            return self._too_long()
+            end = data.index(b"\n") + 1
+            self._took(end)
+            return Piece(Kind.TOO_LONG, data[: min(end, KEPT_BYTES)])
         lines = count_lines(data[:good])
         if lines > max_lines:
             good = self._rows_end(data[: _end_of_line(data, max_lines)]) or good
             lines = count_lines(data[:good])
-        self._drop(good)
+        self._took(good)
         return Piece(Kind.LINES, data[:good], lines)
 
     def has_lines(self) -> bool:
         """Whether `take` has something to give."""
-        return len(self._bytes) > self._limit or self._whole_rows() > 0
+        return self._at < len(self._whole) or len(self._tail) > self._limit
 
     def rest(self) -> bytes:
         """Bytes behind the last whole line."""
-        return bytes(self._bytes)
+        return bytes(self._tail)
 
     def clear(self) -> None:
         """Forget the rest."""
-        self._drop(len(self._bytes))
+        self._tail = bytearray()
 
-    def _whole_rows(self) -> int:
-        if self._records_end is None:
-            return self._lines_end
-        if self._lines_end == self._open_until:
-            return 0
-        end = self._records_end(bytes(memoryview(self._bytes)[: self._lines_end]))
-        if end == 0:
-            self._open_until = self._lines_end
-        return end
+    def _split_rows(self, records_end: Callable[[bytes], int]) -> None:
+        """Keep whole rows apart from a row that goes on behind its newlines."""
+        end = records_end(self._whole)
+        if end < len(self._whole):
+            self._tail = bytearray(self._whole[end:]) + self._tail
+            self._whole = self._whole[:end]
 
     def _rows_end(self, lines: bytes) -> int:
         return len(lines) if self._records_end is None else self._records_end(lines)
@@ -127,19 +133,20 @@ class LineBuffer:
             at = newline + 1
         return len(data)
 
-    def _too_long(self) -> Piece:
-        """Gives up the first line; what follows its newline is looked at afresh."""
-        end = self._bytes.find(b"\n") + 1
-        self._dropping = end == 0
-        end = end or len(self._bytes)
-        beginning = bytes(self._bytes[: min(end, KEPT_BYTES)])
-        self._drop(end)
-        return Piece(Kind.TOO_LONG, beginning)
+    def _too_long_tail(self) -> Piece:
+        """Give up the first line of an unfinished row; what follows its newline is looked at afresh."""
+        tail, self._tail = self._tail, bytearray()
+        end = tail.find(b"\n") + 1
+        if end:
+            self.feed(tail[end:])
+        else:
+            self._dropping = True
+        return Piece(Kind.TOO_LONG, bytes(tail[: min(end or len(tail), KEPT_BYTES)]))
 
-    def _drop(self, count: int) -> None:
-        del self._bytes[:count]
-        self._lines_end = max(0, self._lines_end - count)
-        self._open_until = 0
+    def _took(self, count: int) -> None:
+        self._at += count
+        if self._at == len(self._whole):
+            self._whole, self._at = b"", 0
 
 
 def _end_of_line(data: bytes, number: int) -> int:

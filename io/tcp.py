@@ -19,7 +19,7 @@ from unistream.io.formats import CsvFormat, format_named
 from unistream.io.frames import SchemaLike, as_schema
 from unistream.io.line_buffer import Kind, LineBuffer, Piece
 from unistream.io.tcp_address import Address
-from unistream.io.tcp_connections import Connection, Dialer, Listener
+from unistream.io.tcp_connections import DRAIN_BYTES, Connection, Dialer, Listener
 from unistream.io.tcp_spool import Spool
 from unistream.location import user_location
 
@@ -150,6 +150,7 @@ class TcpReader(Reader):
         self._spool = None if source.spool is None else Spool(source.spool, offset)
         self._replay = None if self._spool is None else _Ahead(self._spool.replay())
         self._synced = self._clock.steady()
+        self._scratch = bytearray(DRAIN_BYTES)
         self._waiting: dict[Connection, None] = {}
         try:
             self._peers = self._open_peers()
@@ -197,7 +198,7 @@ class TcpReader(Reader):
 
     def _read(self, connection: Connection, max_rows: int) -> Chunk | None:
         if not connection.closed and not connection.has_lines():
-            connection.receive()
+            connection.receive(self._scratch)
         pieces = connection.take(max_rows, self._clock.steady())
         split_ended = False
         if connection.has_lines():

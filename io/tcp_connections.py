@@ -19,7 +19,6 @@ from unistream.io.tcp_address import Address, Backoff, listening_socket
 
 logger = logging.getLogger(__name__)
 
-RECEIVE_BYTES = 256 << 10
 DRAIN_BYTES = 1 << 20
 """Most bytes taken from one connection before its lines are decoded."""
 CONNECT_SECONDS = 10.0
@@ -42,20 +41,21 @@ class Connection:
         self._buffer = buffer
         self._begun = False
 
-    def receive(self) -> None:
-        """Take what the kernel has, up to `DRAIN_BYTES`; `closed` and `broken` tell how it ended."""
-        taken = 0
-        while taken < DRAIN_BYTES and not self.closed:
-            try:
-                data = self.socket.recv(RECEIVE_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.closed = self.broken = True
-                return
-            taken += len(data)
-            self.closed = not data
-            self._buffer.feed(data)
+    def receive(self, scratch: bytearray) -> None:
+        """Take what the kernel has, as far as `scratch` holds it; `closed` and `broken` tell how it ended."""
+        filled = 0
+        with memoryview(scratch) as view:
+            while filled < len(scratch) and not self.closed:
+                try:
+                    count = self.socket.recv_into(view[filled:])
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError:
+                    self.broken = True
+                    count = 0
+                filled += count
+                self.closed = count == 0
+        self._buffer.feed(scratch, filled)
 
     def take(self, max_rows: int, now: float) -> list[Piece]:
         """Whole lines, about `max_rows`; behind the end of the connection also the last, unfinished one."""
