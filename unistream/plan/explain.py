@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
@@ -101,17 +102,13 @@ def _mermaid(graph: JobGraph) -> str:
     lines = ["flowchart LR"]
     names = {vertex.id: f"v{n}" for n, vertex in enumerate(graph)}
     for vertex in graph:
-        text = "<br/>".join([vertex.id, *(f"{value}" for value in vertex.details.values())])
-        lines.append(f'  {names[vertex.id]}["{_escaped(text)}"]')
+        text = "<br/>".join(escape(part) for part in (vertex.id, *vertex.details.values()))
+        lines.append(f'  {names[vertex.id]}["{text}"]')
     for vertex in graph:
         for edge in vertex.inputs:
-            arrow = "-->" if edge.tag == MAIN else f"-->|{edge.tag}|"
+            arrow = "-->" if edge.tag == MAIN else f'-->|"{escape(edge.tag)}"|'
             lines.append(f"  {names[edge.origin]} {arrow} {names[vertex.id]}")
     return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;")
 
 
 def _as_json(vertex: Vertex) -> dict[str, object]:
