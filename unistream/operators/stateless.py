@@ -11,8 +11,8 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import DataError
-from unistream.expressions.analysis import columns_read
-from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
+from unistream.expressions.analysis import columns_read, is_constant
+from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
 SMALL_FRAME = 20_000
@@ -66,7 +66,9 @@ class SelectStep(RowStep):
         return _columns_read(self.exprs)
 
     def pruned(self, needed: frozenset[str]) -> RowStep:
-        return _keeping(self, needed or frozenset([next(iter(self.made))]))
+        # Constants alone would give one row, however many there are: a column of the input goes with them.
+        counting = [e.meta.output_name() for e in self.exprs if not is_constant(e)]
+        return _keeping(self, needed if needed & set(counting) else needed | {counting[0]})
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is not Changes.APPEND:
@@ -94,7 +96,8 @@ class WithColumnsStep(RowStep):
         return renamed(input, kept | plain_columns(self.exprs), columns)
 
     def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
-        return (needed - frozenset(self.made)) | _columns_read(self.exprs)
+        # A column that is replaced is read too, because it holds the place of the new one.
+        return (needed & frozenset(input)) | _columns_read(self.exprs)
 
     def pruned(self, needed: frozenset[str]) -> RowStep:
         return _keeping(self, needed)
@@ -301,7 +304,7 @@ def renamed(input: StreamSchema, origin: Mapping[str, str], output: pl.Schema) -
     new_name = {old: new for new, old in reversed(list(origin.items()))}
     time = input.event_time
     if time is not None:
-        time = EventTime(new_name[time.column], time.unit) if time.column in new_name else None
+        time = replace(time, column=new_name[time.column]) if time.column in new_name else None
     key = tuple(new_name[name] for name in input.key) if all(name in new_name for name in input.key) else ()
     return StreamSchema(output, time, input.changes, key, input.bounded)
 
