@@ -146,7 +146,8 @@ class CallbackSink(Sink):
     before. After a crash it may be called again with the same number and the same rows, so it makes them
     exactly once by storing the number with the rows, in one transaction, and doing nothing when that
     number is there already. The rows are part of the checkpoint until then: keep them below 64 MB
-    (packed) per interval.
+    (packed) per interval. Numbers count within one checkpoint folder. A job without one numbers its calls
+    from 1 in every run and keeps the rows of a bounded job for one call at its end.
     """
 
     function: Callable[..., Any]
@@ -188,12 +189,16 @@ class CallbackSink(Sink):
         )
 
     def open(self, context: WriterContext) -> Writer:
-        return _DirectWriter(self.function) if self._arguments == 1 else _CheckpointWriter()
+        if self._arguments == 1:
+            return _DirectWriter(self.function)
+        return _CheckpointWriter(durable=context.checkpoints)
 
     def commit(self, tokens: Sequence[Token]) -> None:
         by_checkpoint: dict[int, list[pl.DataFrame]] = {}
         for token in tokens:
-            by_checkpoint.setdefault(int(token["checkpoint"]), []).append(_unpacked(token["rows"]))
+            rows = token["rows"]
+            frame = rows if isinstance(rows, pl.DataFrame) else _unpacked(rows)
+            by_checkpoint.setdefault(int(token["checkpoint"]), []).append(frame)
         for checkpoint_id in sorted(by_checkpoint):
             self.function(pl.concat(by_checkpoint[checkpoint_id]), checkpoint_id)
 
@@ -210,9 +215,13 @@ class _DirectWriter(Writer):
 
 
 class _CheckpointWriter(Writer):
-    """Gathers rows until a checkpoint; the token holds them, so that they come again after a crash."""
+    """Gathers rows until a checkpoint; the token holds them, so that they come again after a crash.
 
-    def __init__(self) -> None:
+    Without checkpoints the token is used at once and never stored, so it holds the frame itself.
+    """
+
+    def __init__(self, durable: bool) -> None:
+        self._durable = durable
         self._frames: list[pl.DataFrame] = []
 
     def write(self, frame: pl.DataFrame) -> None:
@@ -224,13 +233,15 @@ class _CheckpointWriter(Writer):
     def prepare(self, checkpoint_id: int) -> Token | None:
         if not self._frames:
             return None
-        rows = _packed(pl.concat(self._frames))
+        frame, self._frames = pl.concat(self._frames), []
+        if not self._durable:
+            return {"checkpoint": checkpoint_id, "rows": frame}
+        rows = _packed(frame)
         if len(rows) > _TOKEN_BYTES:
             raise ConnectorError(
                 f"The rows of checkpoint {checkpoint_id} for the function take {len(rows) >> 20} MB",
                 hint="checkpoint more often, or write to a table or to files",
             )
-        self._frames = []
         return {"checkpoint": checkpoint_id, "rows": rows}
 
 

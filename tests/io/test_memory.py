@@ -113,6 +113,17 @@ def test_subtasks_of_one_checkpoint_come_as_one_frame() -> None:
     assert (table.rows, table.calls) == ([0, 1], 1)
 
 
+def test_without_checkpoints_rows_are_handed_on_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_TOKEN_BYTES", 0)
+    table = Table()
+    sink = CallbackSink(table.store)
+    writer = sink.open(WriterContext("job", SCHEMA, checkpoints=False))
+    writer.write(frame(1))
+    writer.write(frame(2))
+    sink.commit([writer.prepare(1)])
+    assert table.rows == [1, 2]
+
+
 def test_too_many_rows_for_a_token_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_TOKEN_BYTES", 100)
     writer = CallbackSink(Table().store).open(CONTEXT)
