@@ -17,6 +17,7 @@ class FileLock:
         """Raises `BlockingIOError` when it is held, `OSError` where the file system has no locks."""
         import fcntl
 
+        self._descriptor: int | None = None
         if take_over:
             # The holder keeps its lock on a file that no longer has the name.
             path.unlink(missing_ok=True)
@@ -30,7 +31,7 @@ class FileLock:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
-        self._descriptor: int | None = descriptor
+        self._descriptor = descriptor
         _held.add(self)
 
     def release(self) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from unistream.errors import StateError
 from unistream.faults import point
 from unistream.state.file_lock import FileLock, has_no_locks
-from unistream.state.storage import InUse, Lock, Storage, Stored, checked
+from unistream.state.storage import InUse, Lock, NotStored, Storage, Stored, checked
 
 CHUNK_BYTES = 4 << 20
 _UNFINISHED = ".unfinished"
@@ -47,15 +49,11 @@ class LocalStorage(Storage):
             sync_folder(folder)
 
     def _put(self, path: Path, source: Path, link: bool) -> None:
-        unfinished = self._unfinished()
-        try:
+        with self._unfinished() as unfinished:
             if not (link and _linked(source, unfinished)):
                 shutil.copyfile(source, unfinished)
             sync_file(unfinished)
-            os.replace(unfinished, path)
-        finally:
-            # After a failure; and a rename between two names of the same file leaves both.
-            unfinished.unlink(missing_ok=True)
+            unfinished.replace(path)
 
     def publish(self, name: str, data: bytes) -> None:
         with self._told("create", name):
@@ -74,19 +72,21 @@ class LocalStorage(Storage):
     def replace(self, name: str, data: bytes) -> None:
         with self._told("write", name):
             path = self._ready(name)
-            self._write(data, lambda unfinished: os.replace(unfinished, path))
+            self._write(data, lambda unfinished: self._rename(unfinished, path))
             sync_folder(path.parent)
 
+    @staticmethod
+    def _rename(unfinished: Path, path: Path) -> None:
+        with point("storage.rename"):
+            unfinished.replace(path)
+
     def _write(self, data: bytes, give_name: Callable[[Path], None]) -> None:
-        unfinished = self._unfinished()
-        try:
+        with self._unfinished() as unfinished:
             with point("storage.write"), unfinished.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             give_name(unfinished)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         with self._told("read", name), self._path(name).open("rb", buffering=0) as file:
@@ -101,18 +101,18 @@ class LocalStorage(Storage):
                 shutil.copyfile(source, target)
 
     def size(self, name: str) -> int | None:
-        try:
-            return self._path(name).stat().st_size
-        except FileNotFoundError:
-            return None
+        with self._told("read", name):
+            return _size(self._path(name))
 
     def list(self, folder: str) -> list[Stored]:
+        path = self._path(folder)
         try:
-            with self._told("list", folder), os.scandir(self._path(folder)) as entries:
-                found = [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
-        except StateError:
+            with self._told("list", folder):
+                names = sorted(entry.name for entry in path.iterdir())
+        except NotStored:
             return []
-        return [Stored(f"{folder}/{name}", size) for name, size in sorted(found)]
+        sizes = ((name, _size(path / name)) for name in names)
+        return [Stored(f"{folder}/{name}", size) for name, size in sizes if size is not None]
 
     def delete(self, names: Iterable[str]) -> None:
         folders: set[Path] = set()
@@ -157,14 +157,22 @@ class LocalStorage(Storage):
         make_folder(path.parent)
         return path
 
-    def _unfinished(self) -> Path:
-        """A path that nobody else uses, also no other process of any machine."""
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        """A path that nobody else uses, also no other process of any machine; removed unless we die."""
         with self._lock:
             if self._own_unfinished is None:
                 parent = self._root / _UNFINISHED
                 make_folder(parent)
                 self._own_unfinished = Path(tempfile.mkdtemp(dir=parent))
-            return self._own_unfinished / f"{os.getpid()}-{next(self._numbers)}"
+            path = self._own_unfinished / f"{os.getpid()}-{next(self._numbers)}"
+        try:
+            yield path
+        except Exception:
+            path.unlink(missing_ok=True)
+            raise
+        # After a link; and a rename between two names of the same file leaves both.
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -175,6 +183,15 @@ def make_folder(path: Path) -> None:
     with point("storage.make_folder"):
         path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
+
+
+def _size(path: Path) -> int | None:
+    """How long a regular file is; None for anything else."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def sync_file(path: Path) -> None:

@@ -87,7 +87,7 @@ class Storage(ABC):
 
     @abstractmethod
     def fetch(self, name: str, target: Path) -> None:
-        """Have the content as a local file that is only read, by a link where possible. Raises `NotStored`."""
+        """Have the content as a local file, to be read only: by a link where possible. Raises `NotStored`."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:

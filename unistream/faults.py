@@ -15,6 +15,21 @@ POINTS: dict[str, str] = {
     "sink.write": "a writer gets rows",
     "sink.prepare": "a writer makes its rows durable",
     "sink.commit": "a sink makes prepared rows visible",
+    "ownership.claim": "the claim to own a checkpoint directory is written",
+    "ownership.close": "the id that a former owner would use next is closed",
+    "checkpoint.snapshot": "writers prepare and the content of all tables is fixed",
+    "checkpoint.upload": "the new files of a checkpoint are stored",
+    "checkpoint.publish": "a manifest gets its name: the checkpoint exists from here",
+    "checkpoint.newest": "the newest checkpoint is noted",
+    "checkpoint.clean.manifests": "the manifests of old checkpoints are removed",
+    "checkpoint.clean.files": "some files that nobody names are removed",
+    "storage.make_folder": "a folder is made and its name synced",
+    "storage.put": "a file is stored",
+    "storage.write": "the bytes of a small file are written and synced, under no name yet",
+    "storage.link": "a small file gets its name, once",
+    "storage.rename": "a small file replaces the one before",
+    "storage.sync_folder": "the names in a folder are synced",
+    "storage.delete": "a file is removed",
 }
 """All places by name; a part of the engine that adds one adds its line here."""
 
