@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from unistream.clock import Clock, Random, SystemClock, fresh_random
@@ -22,6 +23,9 @@ from unistream.state.backend import StateStore
 
 IDLE_WAIT = 0.1
 """Longest wait for input, in seconds, so that ages and stops are noticed."""
+
+OPENED = (Kind.SINK, Kind.OPERATOR, Kind.SOURCE)
+"""The order in which tasks are made; a tick goes the other way."""
 
 StoreFactory = Callable[[str], StateStore]
 
@@ -71,10 +75,17 @@ class LocalRuntime:
             if vertex.kind is Kind.QUERY:
                 self._query = _lazy_write(vertex, self._contexts[vertex.id])
                 self._meter.follow_query(vertex, self._query)
-            else:
-                self.tasks[vertex.id] = self._task(vertex)
-                self._connect(vertex, self.tasks[vertex.id])
+        self._make_tasks()
         self._meter.follow(self.tasks.values())
+
+    def _make_tasks(self) -> None:
+        """Readers last: nothing is taken from the outside before there is a place for it."""
+        vertices = [vertex for vertex in self._graph if vertex.kind in OPENED]
+        for vertex in sorted(vertices, key=lambda vertex: OPENED.index(vertex.kind)):
+            self.tasks[vertex.id] = self._task(vertex)
+        self.tasks = {vertex.id: self.tasks[vertex.id] for vertex in vertices}
+        for vertex in vertices:
+            self._connect(vertex, self.tasks[vertex.id])
 
     def _task(self, vertex: Vertex) -> Task:
         metrics = self.metrics.scoped(vertex.id)
@@ -124,11 +135,13 @@ class LocalRuntime:
 
     def close(self) -> None:
         """Give back everything; what was written and not committed is discarded."""
-        for task in self.tasks.values():
-            task.close()
-        for vertex in self._graph:
-            if vertex.id in self._contexts:
-                _sink_of(vertex).abort(self._contexts[vertex.id])
+        with ExitStack() as closing:  # the last comes first, and one that fails keeps no other open
+            for vertex in self._graph:
+                if vertex.id in self._contexts:
+                    closing.callback(_sink_of(vertex).abort, self._contexts[vertex.id])
+            for task in self.tasks.values():
+                closing.callback(task.close)
+            closing.callback(self._meter.stopped)
 
     # Running
 
