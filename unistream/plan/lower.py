@@ -9,6 +9,7 @@ from dataclasses import replace
 import polars as pl
 
 from unistream.config import Settings
+from unistream.errors import InvalidQuery
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
 from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import StatelessChain
@@ -73,6 +74,7 @@ class _Lowering:
         self._roots = roots
         self._readers = readers(roots)
         self._numbers: Counter[str] = Counter()
+        self._labels = {node.label for node in walk(roots)}
         self._ids: dict[int, VertexId] = {}
         self._vertices: list[Vertex] = []
         self._chained = {
@@ -142,9 +144,13 @@ class _Lowering:
 
     def _name(self, node: Node, name: str) -> VertexId:
         if node.label is not None:
+            if node.label in self._ids.values():
+                hint = "their state and counters are found by it: choose another name for one of them"
+                raise InvalidQuery(f"Two steps are named {node.label!r}", node.where, hint)
             return VertexId(node.label)
         self._numbers[name] += 1
-        return VertexId(f"{name}-{self._numbers[name]}")
+        numbered = VertexId(f"{name}-{self._numbers[name]}")
+        return self._name(node, name) if numbered in self._labels else numbered
 
     def _time_column(self, scan: Scan) -> str | None:
         """The scan's column that becomes event time further on, when all who assign time agree on it."""
