@@ -132,7 +132,7 @@ def rocks_segments(keys: int, share: float, checkpoints: int, folder: Path) -> s
     cursor.seek_to_first()
     while cursor.valid():
         value = cursor.value()
-        restored.load(pl.read_ipc_stream(value[24:]))
+        restored.load(pl.read_ipc_stream(value[24:]), new=False)
         cursor.next()
     cursor.status()
     restoring = time.perf_counter() - start

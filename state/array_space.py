@@ -6,12 +6,15 @@ import itertools
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from unistream.state.segments import cannot_write
 
 PIECE_BYTES = 32 << 20
 """Parts of a column larger than this are not copied into one."""
@@ -75,7 +78,7 @@ class MappedSpace(ArraySpace):
             array = np.zeros(count, dtype=dtype)
             self._count(array, nbytes)
             return array
-        return np.frombuffer(self._map(nbytes), dtype=dtype)
+        return np.frombuffer(self._mapped(lambda path: _reserve(path, nbytes)), dtype=dtype)
 
     def grown(self, array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
         result = self.zeros(count, array.dtype)
@@ -91,14 +94,9 @@ class MappedSpace(ArraySpace):
         if self._has_room(nbytes) or not _mappable(values.dtype):
             self._count(values, nbytes)
             return values
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{next(self._numbers)}.arrow"
-        values.to_frame("").write_ipc(path, compression="uncompressed")
-        with path.open("r+b") as file:
-            mapped = mmap.mmap(file.fileno(), 0)
-        path.unlink()
-        self._add(mapped)
-        return _read_mapped(mapped)
+        return _read_mapped(
+            self._mapped(lambda path: values.to_frame("").write_ipc(path, compression="uncompressed"))
+        )
 
     def used(self) -> None:
         if self._maps and _resident_file_bytes() - self._resident_before > _RESIDENT_BYTES:
@@ -115,21 +113,28 @@ class MappedSpace(ArraySpace):
     def _release(self, nbytes: int) -> None:
         self.in_memory -= nbytes
 
-    def _map(self, nbytes: int) -> mmap.mmap:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{next(self._numbers)}.array"
-        with path.open("x+b") as file:
-            # Reserved at once: a full disk must be an error here, not a signal at some later write.
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-            mapped = mmap.mmap(file.fileno(), nbytes)
-        path.unlink()
-        self._add(mapped)
-        return mapped
-
-    def _add(self, mapped: mmap.mmap) -> None:
+    def _mapped(self, write: Callable[[Path], None]) -> mmap.mmap:
+        """A file with this content, mapped; it is gone when nobody uses it."""
+        path = self._folder / f"{next(self._numbers)}.mapped"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write(path)
+            with path.open("r+b") as file:
+                mapped = mmap.mmap(file.fileno(), 0)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            path.unlink(missing_ok=True)
         if not self._maps:
             self._resident_before = _resident_file_bytes()
         self._maps.add(mapped)
+        return mapped
+
+
+def _reserve(path: Path, nbytes: int) -> None:
+    """A file of zeros. A full disk must be an error here, not a signal at some later write."""
+    with path.open("xb") as file:
+        os.posix_fallocate(file.fileno(), 0, nbytes)
 
 
 def _read_mapped(mapped: mmap.mmap) -> pl.Series:

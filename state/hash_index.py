@@ -82,6 +82,10 @@ class HashIndex:
             rest, at = rest.take(going), at.take(going) + 1
         return found
 
+    def expect(self, rows: int, row_tags: Tags) -> None:
+        """Make room for so many rows at once, rather than again and again."""
+        self._reserve(rows - self._count, row_tags)
+
     def insert(self, tags: Tags, rows: RowIds, row_tags: Tags) -> None:
         """Add rows that are not in the index; `row_tags` must hold their tags already."""
         self._reserve(len(rows), row_tags)

@@ -147,21 +147,30 @@ class HotTable(KeyedTable):
         """Whether a copy of the whole table may not fit into memory."""
         return self._space.bounded
 
-    def load(self, frame: pl.DataFrame, deleted: pl.DataFrame | None = None) -> None:
-        """Apply stored changes: forget the deleted keys, then put the rows. They count as stored."""
-        if deleted is not None and deleted.height:
-            gone = self.find(deleted)
-            self.delete(gone[gone >= 0])
-        rows, _ = self.upsert(frame.select(self.key_schema.names()))
+    def load(self, frame: pl.DataFrame, new: bool) -> None:
+        """Put rows that count as stored; `new` promises that none of their keys is there already."""
+        keys = frame.select(self.key_schema.names())
+        if new:
+            rows = self._take_rows(keys.height)
+            self._keys.insert(keys, rows)
+        else:
+            rows, _ = self.upsert(keys)
         self.write(rows, frame.select(self.value_schema.names()))
         self._state[rows] = LIVE | STORED
         self._dirty[rows] = False
-        self._deleted, self._deleted_count = [], 0
+
+    def unload(self, keys: pl.DataFrame) -> None:
+        """Forget keys that are stored as deleted."""
+        rows = self.find(keys)
+        rows = rows[rows >= 0]
+        self._state[rows] = LIVE
+        self.delete(rows)
 
     def reserve(self, rows: int) -> None:
         """Room for this many rows, so that loading them does not copy again and again."""
         if rows > self._capacity:
             self._grow(rows)
+            self._keys.expect(rows)
 
     def forget_stored(self) -> None:
         """No checkpoint holds these rows: the next one must write them all."""

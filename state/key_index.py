@@ -32,6 +32,10 @@ class KeyIndex(ABC):
         """Room for this many rows."""
         self._tags = self._space.grown(self._tags, capacity)
 
+    def expect(self, rows: int) -> None:
+        """So many keys will be inserted."""
+        self._index.expect(rows, self._tags)
+
     @abstractmethod
     def find(self, keys: pl.DataFrame) -> RowIds:
         """Row id of each key, -1 where there is none."""

@@ -11,7 +11,7 @@ from typing import cast
 import polars as pl
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-from unistream.errors import StateError
+from unistream.errors import ConnectorError, StateError
 from unistream.state.segments import Block, cut_into_blocks, decode, encode
 
 # Spilled frames are read once or twice, in large pieces: the page cache of the system serves them better
@@ -44,7 +44,12 @@ class RocksStore:
         pieces: list[tuple[int, Block]] = []
         for part in cut_into_blocks(frame):
             data, block = encode(part)
-            self._database[_key(self._next)] = data
+            try:
+                self._database[_key(self._next)] = data
+            except Exception as error:  # RocksDB reports a full disk as a bare Exception
+                raise ConnectorError(
+                    f"State cannot be spilled to {self._folder}: {error}", hint="free space on that disk"
+                ) from error
             pieces.append((self._next, block))
             self._next += 1
         stored = RocksFrame(self, frame.height, tuple(pieces))

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import polars as pl
 
-from unistream.errors import StateError
+from unistream.errors import ConnectorError, StateError
 
 VERSION = 1
 BLOCK_ROWS = 65_536
@@ -84,6 +84,20 @@ def decode(data: bytes, block: Block, source: object) -> pl.DataFrame:
 
 def write_segment(path: Path, frames: Iterable[pl.DataFrame]) -> tuple[list[Block], int]:
     """Write a new file and make it durable; its blocks in order and its length."""
+    try:
+        return _write(path, frames)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ConnectorError:
+    """The disk is full or failing; later may be better."""
+    return ConnectorError(
+        f"State cannot be written to {path}: {error}", hint="free space on that disk", retry_after=1.0
+    )
+
+
+def _write(path: Path, frames: Iterable[pl.DataFrame]) -> tuple[list[Block], int]:
     unfinished = path.with_suffix(".tmp")
     blocks: list[Block] = []
     with unfinished.open("wb") as file:

@@ -97,7 +97,7 @@ class TableStore(StateStore):
         frame = other.scan()
         if (table.find(frame.select(table.key_schema.names())) >= 0).any():
             raise self._cannot_merge(part.name, "they hold the same keys")
-        table.load(frame)
+        table.load(frame, new=True)
 
     def _new_table(self, keys: pl.Schema, values: pl.Schema) -> HotTable:
         return HotTable(keys, values, IN_MEMORY if self._budget is None else self._budget.arrays)

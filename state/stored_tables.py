@@ -117,9 +117,9 @@ class StoredTable:
             table.reserve(self.rows)
         for change in self.changes():
             for deleted in self._read(change.file, change.deleted, keys):
-                table.load(schema.to_frame(), deleted)
+                table.unload(deleted)
             for rows in self._read(change.file, change.rows, schema):
-                table.load(rows)
+                table.load(rows, new=change.whole)
         return changed
 
     def load_log(self, log: FrameLog) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from unistream.errors import StateError
+from unistream.errors import ConnectorError, StateError
 from unistream.state import segments
 from unistream.state.segment_backend import SegmentBackend
 from unistream.state.segments import Block, cut_into_blocks, read_segment, write_segment
@@ -76,7 +76,7 @@ def test_an_unfinished_file_is_never_seen(tmp_path: Path) -> None:
         yield FRAME
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ConnectorError, match=r"one\.seg: disk full"):
         write_segment(tmp_path / "one.seg", broken())
     assert not (tmp_path / "one.seg").exists()
 
