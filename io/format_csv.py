@@ -157,6 +157,8 @@ class CsvFormat(Format):
         """The chunk in one call of the parser, when every row has all its fields and every value fits."""
         if data.startswith(BYTE_ORDER_MARK):  # the parser would drop it
             raise _Refused
+        if not self._rules.well_quoted(data):
+            raise _Refused
         wire = self._parse(data, self._wire)
         last = self._in_line[-1]
         ends_filled = last in wire.columns and not wire[last].null_count()
@@ -181,7 +183,7 @@ class CsvFormat(Format):
                 quote_char=self.quote_char,
                 null_values=list(self.null_values) or None,
             )
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _Refused from error
 
     def _record_by_record(self, data: bytes, first_line: int) -> Decoded:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from unistream.io.format_base import count_lines
 
-NEWLINE = 10
+NEWLINE, RETURN = 10, 13
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class CsvRules:
@@ -22,8 +24,14 @@ class CsvRules:
         self._fields = fields
         self._record, self._beginning = _record_patterns(separator.encode(), self._quote)
 
+    def well_quoted(self, data: bytes) -> bool:
+        """Whether quotes stand around whole fields only; the parser reads, or even panics over, others."""
+        if self._quote is None or self._quote not in data:
+            return True
+        return self._well_quoted(np.frombuffer(data, np.uint8))
+
     def whole(self, data: bytes, rows: int, ends_filled: bool) -> bool:
-        """Whether these bytes are `rows` well-formed rows with all their fields.
+        """Whether these well-quoted bytes are `rows` rows with all their fields.
 
         The parser fills missing fields with nulls silently and raises for surplus ones, so it is enough
         that no row ends in a null (`ends_filled`), or else to count the separators in all.
@@ -32,36 +40,43 @@ class CsvRules:
         if self._quote is None or self._quote not in data:
             separators = int(np.count_nonzero(signs == self._separator))
             return separators == rows * (self._fields - 1) and count_lines(data) == rows
-        if not self._opens_well(signs):
-            return False
         if ends_filled:
             return True
-        outside = np.cumsum(signs == self._quote[0], dtype=np.uint8) & 1 == 0
+        outside = self._outside(signs)
         separators = int(np.count_nonzero((signs == self._separator) & outside))
         newlines = int(np.count_nonzero((signs == NEWLINE) & outside)) + (not data.endswith(b"\n"))
         return newlines == rows and separators == rows * (self._fields - 1)
 
-    def _opens_well(self, signs: npt.NDArray[np.uint8]) -> bool:
-        """Whether each quote that opens stands at the beginning of a field or doubles the one before.
+    def _outside(self, signs: Bytes) -> npt.NDArray[np.bool_]:
+        """Which bytes are not within quotes, by counting quotes."""
+        assert self._quote is not None
+        inside: npt.NDArray[np.bool_] = np.cumsum(signs == self._quote[0], dtype=np.uint8) & 1 == 1
+        return ~inside
 
-        Quotes that close in the wrong place are refused by the parser; these it would take as they are.
-        """
+    def _well_quoted(self, signs: Bytes) -> bool:
+        """Whether quotes open at the beginning of a field, close at its end, or are doubled in between."""
         assert self._quote is not None
         quotes = np.flatnonzero(signs == self._quote[0])
-        before = signs[quotes[0::2] - 1]
-        if len(quotes) and quotes[0] == 0:
-            before[0] = NEWLINE
+        if len(quotes) % 2:
+            return False
+        opens, closes = quotes[0::2], quotes[1::2]
+        before = signs[opens - 1]
+        before[opens == 0] = NEWLINE
         good = (before == self._separator) | (before == NEWLINE) | (before == self._quote[0])
-        return len(quotes) % 2 == 0 and bool(good.all())
+        if not good.all():
+            return False
+        after, second = (signs.take(closes + step, mode="clip") for step in (1, 2))
+        after[closes == len(signs) - 1] = NEWLINE
+        good = (after == self._separator) | (after == NEWLINE) | (after == self._quote[0])
+        return bool((good | ((after == RETURN) & (second == NEWLINE))).all())
 
     def records_end(self, data: bytes) -> int:
         """Length of the longest beginning that holds whole rows only, whatever may follow."""
         if self._quote is None or self._quote not in data:
             return data.rfind(b"\n") + 1
         signs = np.frombuffer(data, np.uint8)
-        outside = np.cumsum(signs == self._quote[0], dtype=np.uint8) & 1 == 0
-        ends = np.flatnonzero((signs == NEWLINE) & outside)
-        if len(ends) and self._opens_well(signs[: ends[-1] + 1]):
+        ends = np.flatnonzero((signs == NEWLINE) & self._outside(signs))
+        if len(ends) and self._well_quoted(signs[: ends[-1] + 1]):
             return int(ends[-1]) + 1
         return self._scanned_end(data)
 

@@ -122,7 +122,7 @@ class NdjsonFormat(Format):
     def _parse(self, data: bytes) -> pl.DataFrame:
         try:
             return pl.read_ndjson(data, schema=self._wire)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _Refused from error
 
     def _line_by_line(self, data: bytes, first_line: int) -> Decoded:

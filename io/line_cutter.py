@@ -68,11 +68,16 @@ class LineCutter:
             return self._give_up_line() if len(self._bytes) > self._limit else None
         short = self._short_lines(end)
         if short < end:
-            # `end` may lie inside the long line's own rows: only what is whole before it is given now.
-            end = self.records_end(self._bytes[:short]) if short else 0
-            if end == 0:
+            if short == 0:
                 return self._give_up_line()
+            end = short  # no row reaches into a line that is too long
         return Cut(self._take(end), end)
+
+    def drop_prefix(self, prefix: bytes) -> int | None:
+        """Take this off the front if it is there; how many bytes that were, None when too few came."""
+        if self._bytes.startswith(prefix):
+            return len(self._take(len(prefix)))
+        return None if prefix.startswith(self._bytes) and not self._ended else 0
 
     def first_record(self) -> Cut | None:
         """The first row alone, a header; None when more bytes are needed."""

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from unistream.io.compressed_bytes import KEPT_BEFORE
-from unistream.io.format_base import Decoded, joined, rejected_rows, unreadable
+from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, joined, rejected_rows, unreadable
 from unistream.io.formats import CsvFormat, Format
 from unistream.io.line_cutter import Cut, LineCutter
 
@@ -107,6 +107,11 @@ class LineSplit:
 
         Raises `DataError` for an unreadable row when the policy is to fail; the place stays before it.
         """
+        if self.offset == 0:
+            mark = self._cutter.drop_prefix(BYTE_ORDER_MARK)
+            if mark is None:
+                return None
+            self.offset = mark
         if self._needs_header() and not self._read_header():
             return None
         parts, nbytes = [], 0
@@ -152,7 +157,7 @@ class LineSplit:
     def _too_long(self, cut: Cut) -> Decoded:
         limit = self._options.max_line_bytes
         reason = f"line longer than {limit} bytes"
-        if cut.lines and cut.nbytes <= limit:
+        if cut.lines and cut.nbytes <= limit + 1:
             reason = f"a quote that does not close within {limit} bytes"
         rejected = unreadable([(self.line, reason, cut.too_long or b"")])
         return Decoded(pl.DataFrame(schema=self._format.columns), rejected, 1, 0)

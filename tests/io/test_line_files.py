@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import REJECTED_SCHEMA, Chunk, Exhausted, Reader, Request, Wait
+from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
 from unistream.io.line_cutter import LineCutter
-from unistream.io.line_files import CsvSource, LineFileSource, NdjsonSource, TextSource
+from unistream.io.line_files import MAX_LINE_BYTES, CsvSource, LineFileSource, NdjsonSource, TextSource
+from unistream.io.line_split import LineOptions, LineSplit
 from unistream.testing.clock import VirtualClock
 
 SCHEMA = {"a": pl.Int64, "d": pl.String}
@@ -242,6 +244,58 @@ def test_the_cutter_gives_the_same_lines_however_it_is_fed(lines: list[bytes], d
     assert long == sum(len(line.rstrip(b"\n")) > limit for line in _split(data))
     assert nbytes == len(data)
     assert newlines == data.count(b"\n")
+
+
+PIECES = [
+    b'"',
+    b",",
+    b"\n",
+    b"1",
+    b"ab",
+    b"\r\n",
+    b"\xff",
+    b'""',
+    b"1,x\n",
+    b'"x"',
+    b',"',
+    b'",',
+    b"\xef\xbb\xbf",
+    b"\x00",
+]
+PIECES += [b'{"a":1}\n', b'{"d":"x"}\n', b" ", b'2,"y\n"\n']
+TYPED = pl.Schema(SCHEMA)
+FORMATS = [CsvFormat(TYPED, has_header=False), CsvFormat(TYPED), NdjsonFormat(TYPED), TextFormat()]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map(b"".join), st.sampled_from(FORMATS), st.data())
+def test_rows_and_rejects_do_not_depend_on_how_bytes_come(
+    data: bytes, format_: Format, draws: st.DataObject
+) -> None:
+    if isinstance(format_, CsvFormat) and format_.has_header:
+        data = b"d,a\n" + data
+    cuts = sorted(draws.draw(st.lists(st.integers(0, len(data)), max_size=5)))
+    whole, cut = _through(format_, data, []), _through(format_, data, cuts)
+    assert cut == whole
+
+
+def _through(format_: Format, data: bytes, cuts: list[int]) -> tuple[list, list, int, int]:
+    split = LineSplit(LineOptions("s", format_, "collect", MAX_LINE_BYTES), "x")
+    rows, rejected = [], []
+
+    def take() -> None:
+        if (found := split.take()) is not None:
+            rows.extend(found.frame.rows())
+            lost = found.rejected
+            rejected.extend([] if lost is None else lost.select("position", "raw").rows())
+            assert found.rows == found.frame.height + (0 if lost is None else lost.height)
+
+    for start, end in itertools.pairwise([0, *cuts, len(data)]):
+        split.feed(data[start:end])
+        take()
+    split.finish()
+    take()
+    return rows, rejected, split.offset, split.line
 
 
 def _split(data: bytes) -> list[bytes]:
