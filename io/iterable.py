@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from unistream.clock import Clock
+from unistream.clock import Clock, SystemClock
 from unistream.errors import ConnectorError, DataError, InvalidQuery, UnistreamError
 from unistream.io.base import (
     REJECTED_SCHEMA,
@@ -83,8 +83,10 @@ class IterableSource(Source):
         items: _Items
         if isinstance(self.factory, (list, tuple)):
             items = _Listed(self.factory, start)
-        else:
+        elif isinstance(request.clock, SystemClock):
             items = _Pumped(lambda: _iterator(self.factory, start), request.clock)
+        else:  # a clock moved by hand: nothing may happen by itself
+            items = _Drawn(lambda: _iterator(self.factory, start))
         return _IterableReader(self, items, start)
 
     def describe(self) -> dict[str, str]:
@@ -106,7 +108,7 @@ class _Items(ABC):
         """Items not taken yet, if known."""
         return None
 
-    def close(self) -> None:  # noqa: B027 - nothing to give back unless there is a thread
+    def close(self) -> None:
         """No more items are wanted."""
 
 
@@ -128,6 +130,31 @@ class _Listed(_Items):
 
     def left(self) -> int:
         return len(self._items) - self._next
+
+
+class _Drawn(_Items):
+    """An iterator drawn by whoever polls; used in simulations, where every run must be the same."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
+        self._make = make
+        self._iterator: Iterator[Any] | None = None
+        self._error: BaseException | None = None
+
+    def take(self, limit: int) -> list[Any] | None:
+        if self._error is not None:
+            raise self._error
+        taken: list[Any] = []
+        try:
+            if self._iterator is None:
+                self._iterator = self._make()
+            for item in islice(self._iterator, limit):
+                taken.append(item)
+                if _is_table(item):
+                    break
+        except BaseException as error:
+            self._error = error
+            return taken
+        return taken or None
 
 
 class _Pumped(_Items):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from unistream.clock import Clock
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Reader, Request, Wait
 from unistream.io.iterable import IterableSource
@@ -37,6 +38,22 @@ def rows(reader: Reader, max_rows: int = 1_000) -> list[tuple[Any, ...]]:
     return [row for chunk in chunks(reader, max_rows) for row in chunk.frame.rows()]
 
 
+class HandClock(Clock):
+    """Moves only when asked; nothing may wait for it."""
+
+    def now(self) -> int:
+        return 0
+
+    def steady(self) -> float:
+        return 0.0
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        raise AssertionError("waits for a clock that stands still")
+
+
+REQUESTS = [Request(), Request(clock=HandClock())]
+
+
 def dicts(count: int) -> list[dict[str, Any]]:
     return [{"n": i, "t": str(i)} for i in range(count)]
 
@@ -53,9 +70,10 @@ def dicts(count: int) -> list[dict[str, Any]]:
         dict.fromkeys(range(0)) or [pl.DataFrame(dicts(4)), pl.DataFrame(dicts(7)[4:])],
     ],
 )
-def test_every_kind_of_item(factory: Any) -> None:
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_every_kind_of_item(factory: Any, request_: Request) -> None:
     source = IterableSource(factory, SCHEMA)
-    assert rows(source.open({}, Request())) == [(i, str(i)) for i in range(7)]
+    assert rows(source.open({}, request_)) == [(i, str(i)) for i in range(7)]
 
 
 @given(
@@ -85,6 +103,12 @@ def test_many_rows_keep_their_order_and_come_in_large_frames() -> None:
     found = list(chunks(source.open({}, Request()), 250_000))
     assert pl.concat(chunk.frame for chunk in found)["n"].to_list() == list(range(200_000))
     assert len(found) < 200
+
+
+def test_a_clock_moved_by_hand_gives_the_same_cuts_every_time() -> None:
+    for _ in range(3):
+        reader = IterableSource(lambda: iter(dicts(25)), SCHEMA).open({}, Request(clock=HandClock()))
+        assert [chunk.frame.height for chunk in chunks(reader, 10)] == [10, 10, 5]
 
 
 def test_a_row_is_handed_on_while_the_iterator_waits() -> None:
@@ -161,12 +185,13 @@ def test_a_frame_of_another_schema_is_refused_by_item() -> None:
         rows(source.open({}, Request()))
 
 
-def test_an_error_of_the_iterator_comes_behind_the_rows_before_it() -> None:
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_error_of_the_iterator_comes_behind_the_rows_before_it(request_: Request) -> None:
     def broken() -> Iterator[dict[str, Any]]:
         yield from dicts(3)
         raise KeyError("lost")
 
-    found = chunks(IterableSource(broken, SCHEMA).open({}, Request()))
+    found = chunks(IterableSource(broken, SCHEMA).open({}, request_))
     assert pl.concat([next(found).frame])["n"].to_list() == [0, 1, 2]
     with pytest.raises(ConnectorError, match="failed behind item 3: KeyError") as raised:
         next(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -211,3 +213,42 @@ def test_a_port_in_use_leaves_the_spool_free(tmp_path: Path) -> None:
         with pytest.raises(ConnectorError, match="Cannot listen"):
             TcpSource(f":{port}", SCHEMA, listen=True, spool=tmp_path).open({}, Request())
     Spool(tmp_path, None).close()
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from unistream.io.base import Chunk, Request
+from unistream.io.tcp import TcpSource
+
+reader = TcpSource(":0", {"n": int}, listen=True, spool=sys.argv[1]).open({}, Request())
+print(reader.address.port, flush=True)
+while True:
+    polled = reader.poll(1_000)
+    if isinstance(polled, Chunk):
+        print(polled.frame.height, flush=True)
+"""
+
+
+def test_rows_handed_on_before_a_kill_come_again(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    try:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            handed_on = 0
+            for start in range(0, 5_000, 100):
+                sock.sendall(lines(*range(start, start + 100)))
+            while handed_on < 2_500:
+                handed_on += int(child.stdout.readline())
+            child.kill()
+    finally:
+        child.kill()
+        child.wait(20)
+    reader = TcpSource(":0", SCHEMA, listen=True, spool=tmp_path).open({}, Request())
+    found = numbers(read(reader, handed_on))
+    reader.close()
+    assert len(found) >= handed_on
+    assert found == list(range(len(found)))
