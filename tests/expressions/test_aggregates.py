@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - tables
 
 import functools
+import pickle
 import random
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -191,13 +192,13 @@ def test_each_aggregate_over_each_type(name):
     aggregate, columns = AGGREGATES[name]
     exprs = [aggregate(c(column)).alias(f"{name}_{column}") for column in columns]
     rng = random.Random(name)
-    for frame in FRAMES:
-        check(exprs, frame, rng, sizes=(1, 20))
+    for frame, pieces in zip(FRAMES, (1, 15, 6), strict=True):
+        check(exprs, frame, rng, sizes=(pieces,))
     check(exprs, FRAMES[1], rng, keys=("k", "b"))
     check(exprs, FRAMES[1], rng, keys=())
     if name not in MISALIGNED:
         filtered = [aggregate(c(column).filter(c.q)).alias(f"{name}_{column}") for column in columns]
-        check(filtered, FRAMES[0], rng, sizes=(1, 20))
+        check(filtered, FRAMES[0], rng, sizes=(15,))
 
 
 def test_the_table_is_large():
@@ -274,8 +275,7 @@ COMPOSED = [
 @pytest.mark.parametrize("expr", COMPOSED, ids=lambda expr: str(expr)[:70])
 def test_arithmetic_filters_and_casts_around_and_inside(expr):
     rng = random.Random(str(expr))
-    for frame in FRAMES[:2]:
-        check([expr.alias("out")], frame, rng, sizes=(1, 20))
+    check([expr.alias("out")], FRAMES[0], rng, sizes=(2, 15))
     check([expr.alias("out")], FRAMES[1], rng, keys=("s", "b"))
 
 
@@ -353,6 +353,24 @@ def test_variance_does_not_drown_in_a_large_mean():
     got = in_pieces(frame, found, ["k"], random.Random(5), 40)
     exact = frame.group_by("k", maintain_order=True).agg((c.v - 1e9).var())
     assert_frame_equal(got, exact, rel_tol=1e-6)
+
+
+def test_among_equal_keys_the_first_counts_even_when_they_are_known_to_be_sorted():
+    frame = pl.DataFrame({"k": [0] * 6, "v": [1, 0, 0, 0, 0, 0], "n": range(6)})
+    found = decompose([c.n.min_by("v"), c.v.arg_min()], frame.schema, ["k"])
+    assert isinstance(found, Decomposition)
+    parts = [one_shot(frame[at : at + 1], list(found.partial), ["k"]) for at in range(6)]
+    done = merged([part.set_sorted("k") for part in parts], found.merge, ["k"]).select(found.finish)
+    assert done.to_dicts() == [{"n": 1, "v": 1}]
+
+
+def test_a_decomposition_travels_to_other_processes():
+    found = decompose([c.w.var(), c.s.filter(c.q).last()], SCHEMA, ["k"])
+    travelled = pickle.loads(pickle.dumps(found))
+    assert isinstance(travelled, Decomposition)
+    assert travelled.columns == found.columns
+    expected = one_shot(FRAMES[0], [c.w.var(), c.s.filter(c.q).last()], ["k"])
+    nearly(in_pieces(FRAMES[0], travelled, ["k"], random.Random(1), 5), expected)
 
 
 def test_equal_parts_are_shared():
@@ -519,5 +537,5 @@ def test_random_aggregations(start):
 
 @pytest.mark.slow
 def test_many_random_aggregations():
-    for seed in range(10_000, 14_000):
+    for seed in range(10_000, 12_000):
         check_random_aggregation(seed)

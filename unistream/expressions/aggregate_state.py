@@ -225,10 +225,17 @@ def kept(slots: Slots, values: Values) -> pl.Expr:
 
 
 def by_key(slots: Slots, values: Values, key: Values, *, largest: bool) -> pl.Expr:
-    """The value where the key is least or greatest; rows and keys are those that count."""
-    method = pl.Expr.max_by if largest else pl.Expr.min_by
-    best = slots.add(method(key.chosen, key.chosen), lambda own: method(own, own))
-    return slots.add(method(values.chosen, key.chosen), lambda own: method(own, best))
+    """The first value where the key is least or greatest; rows and keys are those that count.
+
+    Not by `min_by`: which of several equal keys that takes depends on whether Polars knows them to be sorted.
+    """
+    best = extreme(slots, key, largest=largest, propagate_nans=False)
+    partial = values.chosen.filter(_is_extreme(key.chosen, largest)).first()
+    return slots.add(partial, lambda own: own.filter(_is_extreme(best, largest)).first())
+
+
+def _is_extreme(keys: pl.Expr, largest: bool) -> pl.Expr:
+    return keys == (keys.max() if largest else keys.min())
 
 
 def by_order(
@@ -252,25 +259,24 @@ def by_order(
     def present(expr: pl.Expr) -> pl.Expr:
         return expr if seen is None else expr.filter(seen)
 
-    chosen = [key.chosen for key in keys]
-    whole = pl.struct(key.expr.alias(str(at)) for at, key in enumerate(keys))
-    fields = [str(at) for at in range(len(keys))]
-    best = slots.add(
-        pick(values.turned(whole).chosen, chosen),
-        lambda own: pick(present(own), [present(own.struct.field(name)) for name in fields]),
-    )
-    order = [present(best.struct.field(name)) for name in fields]
-    return slots.add(pick(values.chosen, chosen), lambda own: pick(present(own), order))
+    named = [key.expr.alias(str(at)) for at, key in enumerate(keys)]
+    whole = values.turned(pl.struct(*named, values.expr.alias("value")))
+
+    def merge(own: pl.Expr) -> pl.Expr:
+        order = [present(own.struct.field(str(at))) for at in range(len(keys))]
+        return pick(present(own), order)
+
+    packed = slots.add(pick(whole.chosen, [key.chosen for key in keys]), merge)
+    return packed.struct.field("value")
 
 
 def position(slots: Slots, values: Values, *, largest: bool) -> pl.Expr:
-    """Where among the rows that count the least or greatest value is."""
+    """Where among the rows that count the least or greatest value first is."""
     n = length(slots, values)
-    method = pl.Expr.max_by if largest else pl.Expr.min_by
-    at = pl.Expr.arg_max if largest else pl.Expr.arg_min
-    best = slots.add(method(values.chosen, values.chosen), lambda own: method(own, own))
+    best = extreme(slots, values, largest=largest, propagate_nans=False)
+    at = _is_extreme(values.chosen, largest).arg_true().first().cast(pl.Int64)
     before = n.cum_sum() - n
-    return slots.add(at(values.chosen).cast(pl.Int64), lambda own: method(own + before, best))
+    return slots.add(at, lambda own: (own + before).filter(_is_extreme(best, largest)).first())
 
 
 def _unpacked(lists: pl.Expr) -> pl.Expr:

@@ -339,7 +339,7 @@ class _Work:
         if not _may_be_chained(node) or self._is_refused(node):
             return None
         try:
-            evaluation = tree.transform(node, over_elements)
+            evaluation = tree.in_order(tree.transform(node, over_elements))
         except UnknownExpression:
             return None
         if len(found) != 1:

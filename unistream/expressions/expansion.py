@@ -26,8 +26,13 @@ def expand(
     Takes what Polars takes: names, expressions, lists of them, selectors, `pl.all()`, literals. `step` is the
     verb, for messages. `keys` are the columns a group is made by, which selectors leave out.
 
-    >>> [str(e) for e in expand(["a", pl.all() * 2], {}, pl.Schema({"a": pl.Int64}), "select")][:1]
-    ['col("a").alias("a")']
+    >>> schema = pl.Schema({"a": pl.Int64, "b": pl.Float64})
+    >>> for expr in expand(["a", pl.all().name.suffix("_x")], {"one": 1}, schema, "select"):
+    ...     print(expr)
+    col("a").alias("a")
+    col("a").alias("a_x")
+    col("b").alias("b_x")
+    dyn int: 1.alias("one")
     """
     scope = _Scope(schema, step, where, tuple(keys))
     expanded = [one for expr in _parse(exprs, named, scope) for one in scope.expand(expr)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -86,7 +86,7 @@ def with_children(node: Node, inputs: Sequence[Node]) -> Node:
     return node
 
 
-def with_inputs(node: Node, inputs: Sequence[Node]) -> Node:
+def with_inputs(node: Node, inputs: Iterable[Node]) -> Node:
     """A function node with another list of inputs, however many."""
     return {kind(node): {**body(node), "input": list(inputs)}}
 
@@ -167,6 +167,21 @@ def sort_options(node: Node) -> tuple[list[bool], list[bool]] | None:
 def list_eval(lists: Node, evaluation: Node, *, aggregates: bool) -> Node:
     """The node that evaluates an expression over "Element" in each list; `aggregates`: to one value."""
     return {"Eval": {"expr": lists, "evaluation": evaluation, "variant": "ListAgg" if aggregates else "List"}}
+
+
+def in_order(node: Node) -> Node:
+    """The same, but what Polars may give in any order comes in order of first appearance."""
+
+    def change(part: Node) -> Node | None:
+        if kind(part) != "Function" or function_name(part)[0] not in ("Unique", "Mode"):
+            return None
+        name = function_name(part)[0]
+        ordered = {
+            name: True if name == "Unique" else {**body(part)["function"][name], "maintain_order": True}
+        }
+        return with_inputs({"Function": {**body(part), "function": ordered}}, map(in_order, children(part)))
+
+    return transform(node, change)
 
 
 def is_scalar_literal(node: Node) -> bool:

@@ -57,6 +57,9 @@ class NotRowWise:
 def is_row_wise(expr: pl.Expr, schema: pl.Schema | None = None) -> bool:
     """Whether `expr` gives the same rows whichever way its input is cut into batches.
 
+    The last bit of a float may differ: Polars divides by a number through its reciprocal, except in a batch
+    of one row.
+
     With `schema` (of the input) a few more are known to be, such as `is_in` of a list column.
     A constant counts as row-wise; in a `select` of constants alone see `is_constant`.
 
