@@ -72,10 +72,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to read now; ask again in `seconds` at the latest. `reason` is shown to the user."""
+    """Nothing to read now; ask again in `seconds` at the latest. `reason` is shown to the user.
+
+    `caught_up` is false while something that is there already cannot be given yet: a file that is still
+    being written, a server that is not reached. A job that takes what is available waits for it.
+    """
 
     seconds: float
     reason: str = ""
+    caught_up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class LineReader(Reader):
             return Exhausted()
         waiting = self._watch.waiting
         reason = f"{waiting[0]} is still being written" if waiting else "no new files"
-        return Wait(self._watch.seconds_to_next_look(), reason)
+        return Wait(self._watch.seconds_to_next_look(), reason, caught_up=not waiting)
 
     def _add(self, entries: list[FileEntry]) -> None:
         begun_first = sorted(entries, key=lambda entry: entry.split not in self._begun)

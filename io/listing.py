@@ -188,7 +188,7 @@ class FileWatch:
         for entry in self._listing.find(required=False):
             if entry.split in self._taken:
                 self._notice_change(entry)
-            elif self._unripe.get(entry.split) == entry.stamp and self._is_complete(entry):
+            elif self._is_settled(entry) and self._is_complete(entry):
                 ripe.append(entry)
             else:
                 unripe[entry.split] = entry.stamp
@@ -207,6 +207,11 @@ class FileWatch:
     def seconds_to_next_look(self) -> float:
         """How long `look` has nothing new to say."""
         return max(0.0, self._next_look - self._clock.steady())
+
+    def _is_settled(self, entry: FileEntry) -> bool:
+        """Nobody has written to it since the last look, or for as long as there is between two looks."""
+        age = self._clock.now() / 1e6 - entry.mtime_ns / 1e9
+        return age > self._poll or self._unripe.get(entry.split) == entry.stamp
 
     def _is_complete(self, entry: FileEntry) -> bool:
         try:

@@ -232,7 +232,7 @@ class ParquetReader(Reader):
             return Exhausted()
         waiting = self._watch.waiting
         reason = f"waiting for {waiting[0]} to be whole" if waiting else "no new file"
-        return Wait(self._watch.seconds_to_next_look(), reason)
+        return Wait(self._watch.seconds_to_next_look(), reason, caught_up=not waiting)
 
     def _enqueue(self, entries: list[FileEntry]) -> None:
         self._todo.extend(entries)

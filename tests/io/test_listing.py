@@ -210,8 +210,19 @@ class TestWatch:
         for name, mtime in (("a", 30), ("b", 10), ("d", 20), ("c", 20)):
             write(tmp_path / name, mtime=mtime)
         watch = self.watch(tmp_path, clock)
-        self.next_look(watch, clock)
+        clock.micros += 1_000_000
         assert self.next_look(watch, clock) == ["b", "c", "d", "a"]
+
+    def test_a_file_untouched_for_longer_than_one_interval_is_taken_at_once(
+        self, tmp_path: Path, clock: HandClock
+    ) -> None:
+        watch = self.watch(tmp_path, clock)
+        now = clock.micros // 1_000_000 + 1  # at the next look
+        write(tmp_path / "old", mtime=now - 2)
+        write(tmp_path / "young", mtime=now - 1)
+        assert self.next_look(watch, clock) == ["old"]
+        assert watch.waiting == ("young",)
+        assert self.next_look(watch, clock) == ["young"]
 
     def test_an_incomplete_file_waits_for_its_rest(self, tmp_path: Path, clock: HandClock) -> None:
         watch = self.watch(tmp_path, clock, complete=lambda path: Path(path).read_text().endswith("END"))

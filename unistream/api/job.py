@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from unistream.clock import Clock, SystemClock
 from unistream.config import Settings
+from unistream.durations import Duration
 from unistream.errors import InvalidQuery, InvalidSettings, JobFailed
 from unistream.expressions.schema import Changes
 from unistream.graph import JobGraph
@@ -20,6 +22,7 @@ from unistream.plan.optimizer import optimize
 from unistream.runtime.job import Execution
 from unistream.runtime.local import LocalRuntime, Surroundings
 from unistream.runtime.progress import Progress
+from unistream.runtime.recovery import NEVER, Exponential, RestartStrategy
 
 if TYPE_CHECKING:
     from unistream.state.backend import StateStore
@@ -41,16 +44,28 @@ class Job:
         self,
         *,
         until: Until = "end",
+        checkpoint: str | Path | None = None,
+        every: Duration | None = None,
+        restart: RestartStrategy | None = None,
+        allow_dropped_state: bool = False,
         progress: bool | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> Progress:
         """Run and wait, with a progress display in a terminal or notebook; returns the final progress.
 
-        An interrupt (Ctrl-C, the notebook's stop) ends the job cleanly before it is raised again.
-        `until="available"` ends when everything that is there now was worked off.
+        An interrupt (Ctrl-C, the notebook's stop) ends the job cleanly before it is raised again. For the
+        options see `start`.
         """
-        run = self.start(until=until, settings=settings, clock=clock)
+        run = self.start(
+            until=until,
+            checkpoint=checkpoint,
+            every=every,
+            restart=restart,
+            allow_dropped_state=allow_dropped_state,
+            settings=settings,
+            clock=clock,
+        )
         from unistream.api.display import following
 
         try:
@@ -62,11 +77,40 @@ class Job:
         return run.progress
 
     def start(
-        self, *, until: Until = "end", settings: Settings | None = None, clock: Clock | None = None
+        self,
+        *,
+        until: Until = "end",
+        checkpoint: str | Path | None = None,
+        every: Duration | None = None,
+        restart: RestartStrategy | None = None,
+        allow_dropped_state: bool = False,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
     ) -> Run:
-        """Run in the background; returns once sources and sinks are open."""
-        runtime = self.runtime(until=until, settings=settings, clock=clock)
-        run = Run(Execution(runtime, self._roots[0].sink.name))
+        """Run in the background; returns once sources and sinks are open.
+
+        `until="available"` ends when everything that is there now was worked off. `checkpoint` is a folder
+        or URL: every so often (`every`, 10 s by default) all state and positions are kept there, and the
+        next start goes on from the newest; with it a failed job is restarted as `restart` says (with
+        growing delays by default). A program that no longer has a step whose state was kept is refused
+        unless `allow_dropped_state`.
+        """
+        settings = settings or Settings.load()
+        if every is not None:
+            settings = settings.override(checkpoint_interval=every)
+        clock = clock or SystemClock()
+
+        def make() -> LocalRuntime:
+            return self.runtime(
+                until=until,
+                checkpoint=checkpoint,
+                allow_dropped_state=allow_dropped_state,
+                settings=settings,
+                clock=clock,
+            )
+
+        strategy = restart or (NEVER if checkpoint is None else Exponential())
+        run = Run(Execution(make, clock, self._roots[0].sink.name, strategy))
         run._execution.start()
         return run
 
@@ -74,6 +118,8 @@ class Job:
         self,
         *,
         until: Until = "end",
+        checkpoint: str | Path | None = None,
+        allow_dropped_state: bool = False,
         settings: Settings | None = None,
         clock: Clock | None = None,
         threads: bool = True,
@@ -83,8 +129,12 @@ class Job:
             hint = 'use until="end" or until="available"'
             raise InvalidSettings(f"until={until!r} is not known", user_location(), hint)
         settings = settings or Settings.load()
+        if checkpoint is not None:
+            settings = settings.override(whole_query=False)
         surroundings = Surroundings(
             store=_stores(),
+            checkpoint=checkpoint,
+            allow_dropped_state=allow_dropped_state,
             settings=settings,
             clock=clock or SystemClock(),
             until=until,
@@ -94,8 +144,7 @@ class Job:
 
     def graph(self, settings: Settings | None = None) -> JobGraph:
         """The graph that would run."""
-        settings = settings or Settings.load()
-        return lower(optimize(self._roots), settings)
+        return lower(optimize(self._roots), settings or Settings.load())
 
     def explain(self, format: str = "text", settings: Settings | None = None) -> str:
         """The optimized plan and the graph that would run: "text", "mermaid" or "json"."""
@@ -157,10 +206,18 @@ class Run:
             raise error
         return True
 
-    def stop(self, timeout: float = 2.0) -> bool:
-        """End after the current tick; true when it ended within `timeout` seconds."""
-        self._execution.stop()
+    def stop(self, *, drain: bool = False, timeout: float = 2.0) -> bool:
+        """End after the current tick, with a last checkpoint; true when it ended within `timeout` seconds.
+
+        With `drain` the inputs count as ended: open windows close and their results are written.
+        """
+        self._execution.stop(drain)
         return self._execution.wait(timeout)
+
+    @property
+    def restarts(self) -> int:
+        """How often the job failed and was started again."""
+        return self._execution.restarts
 
     @property
     def error(self) -> BaseException | None:

@@ -64,7 +64,7 @@ class InlineFeed(Feed):
                 self._status = Status()
                 return [result]
             case Wait():
-                self._status = Status(caught_up=True, waiting_for=result.reason)
+                self._status = Status(caught_up=result.caught_up, waiting_for=result.reason)
             case Exhausted():
                 self._status = Status(exhausted=True, caught_up=True)
         return []
@@ -116,7 +116,7 @@ class ThreadedFeed(Feed):
                     case Chunk():
                         self._put(result)
                     case Wait():
-                        self._reader_status = Status(caught_up=True, waiting_for=result.reason)
+                        self._reader_status = Status(caught_up=result.caught_up, waiting_for=result.reason)
                         self._wake.set()
                         self._clock.wait(self._stopping, result.seconds)
                     case Exhausted():

@@ -1,19 +1,23 @@
-"""The life of one run: a thread, a status, an outcome."""
+"""The life of one run: a thread, a status, an outcome, and restarts in between."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
+from unistream.clock import Clock
 from unistream.errors import JobFailed, UnistreamError
 from unistream.runtime.local import LocalRuntime
 from unistream.runtime.progress import Progress
+from unistream.runtime.recovery import NEVER, RestartStrategy, worth_retrying
 
 logger = logging.getLogger(__name__)
 
 NEXT = {
     "created": {"running", "failed"},
-    "running": {"stopping", "finished", "failed"},
+    "running": {"stopping", "restarting", "finished", "failed"},
+    "restarting": {"running", "stopping", "failed"},
     "stopping": {"stopped", "finished", "failed"},
     "finished": set[str](),
     "stopped": set[str](),
@@ -23,14 +27,21 @@ NEXT = {
 
 
 class Execution:
-    """Runs a `LocalRuntime` in a thread of its own."""
+    """Runs what `make` gives in a thread of its own, and what it gives next when that failed."""
 
-    def __init__(self, runtime: LocalRuntime, name: str) -> None:
-        self._runtime = runtime
+    def __init__(
+        self, make: Callable[[], LocalRuntime], clock: Clock, name: str, restart: RestartStrategy = NEVER
+    ) -> None:
+        self._make = make
+        self._runtime = make()
+        self._clock = clock
+        self._restart = restart
         self._status = "created"
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
         self._over = threading.Event()
         self._error: BaseException | None = None
+        self.restarts = 0
         self._thread = threading.Thread(target=self._run, name=f"unistream-{name}", daemon=True)
 
     def start(self) -> None:
@@ -38,36 +49,56 @@ class Execution:
         try:
             self._runtime.open()
         except BaseException as error:
-            self._move("failed")
             self._error = error
-            self._over.set()
             self._runtime.close()
+            self._move("failed")
+            self._over.set()
             raise
         self._move("running")
         logger.info("job started")
         self._thread.start()
 
     def _run(self) -> None:
+        attempts = self._restart.begin()
+        outcome = self._attempt(opened=True)
+        while outcome == "failed" and self._error is not None and worth_retrying(self._error):
+            delay = attempts.next_delay(self._clock.steady())
+            if delay is None:
+                break
+            logger.warning("the job failed and is restarted in %.1f s: %s", delay, self._error)
+            self._move("restarting")
+            if self._clock.wait(self._stopping, delay):
+                break
+            self.restarts += 1
+            self._runtime = self._make()
+            outcome = self._attempt(opened=False)
+        if outcome == "stopped":
+            self._move("stopping")
+        self._move(outcome)
+        logger.info("job %s", outcome)
+        self._over.set()
+
+    def _attempt(self, opened: bool) -> str:
+        """Run once; what it came to, with the error kept."""
+        self._error = None
         outcome = "failed"
         try:
+            if not opened:
+                self._runtime.open()
+                self._move("running")
             outcome = "finished" if self._runtime.run() else "stopped"
         except UnistreamError as error:
             self._error = error
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, `wait` has to raise it
             self._error = JobFailed(f"The engine failed: {type(error).__name__}: {error}")
             self._error.__cause__ = error
-        finally:
-            try:
-                self._runtime.close()
-            except Exception as error:
-                logger.warning("closing the job: %s", error)
-                self._error = self._error or error
-                outcome = "failed"
-            if outcome == "stopped":
-                self._move("stopping")
-            self._move(outcome)
-            logger.info("job %s", outcome)
-            self._over.set()
+        try:
+            self._runtime.close()
+        except Exception as error:
+            logger.warning("closing the job: %s", error)
+            self._error = self._error or error
+            outcome = "failed"
+        return outcome
 
     def _move(self, status: str) -> None:
         with self._lock:
@@ -76,7 +107,7 @@ class Execution:
 
     @property
     def status(self) -> str:
-        """created, running, stopping, stopped, finished or failed."""
+        """created, running, restarting, stopping, stopped, finished or failed."""
         return self._status
 
     @property
@@ -88,10 +119,11 @@ class Execution:
         """Where it stands."""
         return self._runtime.progress(self._status)
 
-    def stop(self) -> None:
-        """Ask it to end after the current tick."""
+    def stop(self, drain: bool = False) -> None:
+        """Ask it to end after the current tick; `drain` closes what is open as if the input had ended."""
         self._move("stopping")
-        self._runtime.stop()
+        self._stopping.set()
+        self._runtime.stop(drain)
 
     def wait(self, seconds: float | None) -> bool:
         """Wait for the end; true when it came."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +14,7 @@ from unistream.config import Settings
 from unistream.errors import JobFailed
 from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
-from unistream.io.base import Cancelled, LazyWrite, Position, Reader, Sink, WriterContext
+from unistream.io.base import Cancelled, LazyWrite, Reader, Sink, WriterContext
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
@@ -20,6 +22,9 @@ from unistream.runtime.meter import Meter
 from unistream.runtime.progress import Progress
 from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task, failure
 from unistream.state.backend import StateStore
+
+if TYPE_CHECKING:
+    from unistream.runtime.checkpoint import Checkpoints
 
 IDLE_WAIT = 0.1
 """Longest wait for input, in seconds, so that ages and stops are noticed."""
@@ -35,13 +40,13 @@ class Surroundings:
     """What a job is given beside its graph."""
 
     store: StoreFactory
+    checkpoint: str | Path | None = None
+    allow_dropped_state: bool = False
     settings: Settings = field(default_factory=Settings)
     clock: Clock = field(default_factory=SystemClock)
     random: Random = field(default_factory=fresh_random)
-    job_id: str = ""
     threads: bool = True
     until: str = "end"
-    positions: Mapping[str, Mapping[str, Position]] = field(default_factory=dict)
 
 
 class LocalRuntime:
@@ -59,24 +64,46 @@ class LocalRuntime:
         self._query: LazyWrite | None = None
         self._meter = Meter(surroundings.clock, self.metrics)
         self._contexts: dict[str, WriterContext] = {}
+        self._checkpoints: Checkpoints | None = None
+        self._draining = False
 
     # Set-up and end
 
     def open(self) -> None:
         """Check targets, open writers, operators and readers, in this order: nothing is read in vain."""
-        job_id = self._with.job_id or self._with.random.token()
-        sinks = [v for v in self._graph if v.kind in (Kind.SINK, Kind.QUERY)]
-        for vertex in sinks:
-            _sink_of(vertex).prepare_target(False)
-            self._contexts[vertex.id] = WriterContext(
-                f"{job_id}-{vertex.id}", vertex.schema, bounded=self._bounded
+        around = self._with
+        if around.checkpoint is not None:
+            from unistream.runtime.checkpoint import Checkpoints  # brings RocksDB, which most runs do without
+
+            self._checkpoints = Checkpoints(
+                around.checkpoint, around.settings, around.clock, around.random, around.threads
             )
+        self._open_sinks()
         for vertex in self._graph:
             if vertex.kind is Kind.QUERY:
                 self._query = _lazy_write(vertex, self._contexts[vertex.id])
                 self._meter.follow_query(vertex, self._query)
         self._make_tasks()
-        self._meter.follow(self.tasks.values())
+        tasks = list(self.tasks.values())
+        self._meter.follow(tasks)
+        if self._checkpoints is not None:
+            self._checkpoints.check_all_used(list(self.tasks), around.allow_dropped_state)
+            self._checkpoints.follow(tasks)
+
+    def _open_sinks(self) -> None:
+        """Targets are checked, or brought to where the restored checkpoint left them."""
+        kept = self._checkpoints
+        job_id = self._with.random.token() if kept is None else kept.job_id
+        for vertex in self._graph:
+            if vertex.kind not in (Kind.SINK, Kind.QUERY):
+                continue
+            context = WriterContext(
+                f"{job_id}-{vertex.id}", vertex.schema, checkpoints=kept is not None, bounded=self._bounded
+            )
+            self._contexts[vertex.id] = context
+            _sink_of(vertex).prepare_target(kept is not None and kept.restored)
+            if kept is not None:
+                _sink_of(vertex).recover(kept.tokens(vertex.id), context)
 
     def _make_tasks(self) -> None:
         """Readers last: nothing is taken from the outside before there is a place for it."""
@@ -97,12 +124,14 @@ class LocalRuntime:
         if not isinstance(payload, OperatorSpec):
             raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
         operator = payload.build(vertex.input_schemas)
-        store = self._with.store(vertex.id) if payload.stateful else None
+        stores = self._with.store if self._checkpoints is None else self._checkpoints.store
+        store = stores(vertex.id) if payload.stateful else None
         operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store))
         return OperatorTask(vertex, metrics, operator)
 
     def _source_task(self, vertex: Vertex, payload: Input, metrics: Metrics) -> SourceTask:
-        settings, positions = self._with.settings, self._with.positions.get(vertex.id, {})
+        settings = self._with.settings
+        positions = {} if self._checkpoints is None else self._checkpoints.positions(vertex.id)
         reader = payload.source.open(positions, replace(payload.request, clock=self._with.clock))
         feed = self._feed(vertex.id, reader)
         return SourceTask(vertex, metrics, feed, (settings.tick_rows, settings.tick_bytes), positions)
@@ -134,14 +163,23 @@ class LocalRuntime:
         return found
 
     def close(self) -> None:
-        """Give back everything; what was written and not committed is discarded."""
+        """Give back everything; what was written and not committed is discarded.
+
+        With checkpoints what was prepared stays: a restart commits or drops it, as the newest one says.
+        """
         with ExitStack() as closing:  # the last comes first, and one that fails keeps no other open
-            for vertex in self._graph:
-                if vertex.id in self._contexts:
-                    closing.callback(_sink_of(vertex).abort, self._contexts[vertex.id])
+            if self._checkpoints is not None:
+                closing.callback(self._checkpoints.close)
+            else:
+                self._abort_at(closing)
             for task in self.tasks.values():
                 closing.callback(task.close)
             closing.callback(self._meter.stopped)
+
+    def _abort_at(self, closing: ExitStack) -> None:
+        for vertex in self._graph:
+            if vertex.id in self._contexts:
+                closing.callback(_sink_of(vertex).abort, self._contexts[vertex.id])
 
     # Running
 
@@ -163,13 +201,24 @@ class LocalRuntime:
 
     def conclude(self) -> bool:
         """Commit what may be committed; true when the job came to its end."""
+        if self._draining:
+            for task in self.tasks.values():
+                if isinstance(task, SourceTask):
+                    task.end()
+            self.tick()
         finished = not self._stopping.is_set() or all(task.ended for task in self.tasks.values())
-        if finished or not self._bounded:
+        if self._checkpoints is not None:
+            self._checkpoints.step(list(self.tasks.values()), final=True)
+        elif finished or not self._bounded:
             self._commit(everything=True)
-        return finished
+        return finished and not self._draining
 
-    def stop(self) -> None:
-        """Let the tick that is going on finish, then end. Called from any thread."""
+    def stop(self, drain: bool = False) -> None:
+        """Let the tick that is going on finish, then end. Called from any thread.
+
+        With `drain` the inputs count as ended: windows close and timers fire before the end.
+        """
+        self._draining = drain
         self._stopping.set()
         self._wake.set()
         if self._query is not None:
@@ -182,7 +231,9 @@ class LocalRuntime:
             for task in self.tasks.values():
                 task.run(now)
         self._meter.ticked()
-        if not self._bounded:
+        if self._checkpoints is not None:
+            self._checkpoints.step(list(self.tasks.values()))
+        elif not self._bounded:
             self._commit(everything=False)
         if all(task.ended for task in self.tasks.values()):
             return False
@@ -231,7 +282,8 @@ class LocalRuntime:
 
     def progress(self, status: str) -> Progress:
         """Where the job stands; called from any thread."""
-        return self._meter.progress(status)
+        latest = None if self._checkpoints is None else self._checkpoints.latest
+        return self._meter.progress(status, latest)
 
 
 def _sink_of(vertex: Vertex) -> Sink:

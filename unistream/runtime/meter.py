@@ -49,7 +49,7 @@ class Meter:
         """The clock of the job stands from here on."""
         self._ended = self._clock.steady()
 
-    def progress(self, status: str) -> Progress:
+    def progress(self, status: str, checkpoint: tuple[int, int] | None = None) -> Progress:
         """The record of this moment."""
         now = self._clock.steady() if self._ended is None else self._ended
         sources = {str(task.vertex.id): self._source(task) for task in self._of(SourceTask)}
@@ -78,6 +78,8 @@ class Meter:
             seconds_left=elapsed * (1 - done) / done if done else None,
             watermark=watermark,
             watermark_lag=None if watermark is None else (self._clock.now() - watermark) / 1e6,
+            checkpoint=None if checkpoint is None else checkpoint[0],
+            checkpoint_age=None if checkpoint is None else (self._clock.now() - checkpoint[1]) / 1e6,
             sources=sources,
             operators=self._operators(),
         )

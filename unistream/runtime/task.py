@@ -121,6 +121,11 @@ class SourceTask(Task):
         except Exception as error:
             raise failure(self.vertex, error) from error
 
+    def end(self) -> None:
+        """Nothing more is taken: for those behind it the input has ended."""
+        self.ended = True
+        self.watermark = MAX_TIME
+
     def _accept(self, chunk: Chunk) -> str | None:
         rejected = 0 if chunk.rejected is None else chunk.rejected.height
         scanned = chunk.frame.height + rejected if chunk.scanned_rows is None else chunk.scanned_rows
