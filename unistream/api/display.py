@@ -74,7 +74,10 @@ class TerminalView(View):
         self._live.start()
 
     def update(self, progress: Progress) -> None:
-        self._live.update(progress_text(progress), refresh=True)
+        from rich.text import Text
+
+        # As Text, because brackets in a plain string are markup.
+        self._live.update(Text(progress_text(progress)), refresh=True)
 
     def close(self, progress: Progress) -> None:
         self.update(progress)
@@ -229,7 +232,9 @@ class _Drawing:
     def _draw_html(self, frame: pl.DataFrame, progress: Progress) -> None:
         from IPython.display import HTML, display
 
-        html = HTML(f"<p>{progress_text(progress)}</p>{frame._repr_html_()}")
+        from unistream.api.html import progress_html
+
+        html = HTML(f"{progress_html(progress)}{frame._repr_html_()}")
         if self._handle is None:
             self._handle = display(html, display_id=True)
         else:
