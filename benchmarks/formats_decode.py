@@ -43,21 +43,24 @@ def chunks(data: bytes, size: int) -> list[bytes]:
     return found
 
 
-def seconds(run: Callable[[], object], repeats: int = 5) -> float:
-    """The best of some runs."""
-    best = float("inf")
+def in_turn(*runs: Callable[[], object], repeats: int = 7) -> list[float]:
+    """Seconds of the best of some runs of each, in turn, so that a busy moment hits all alike."""
+    best = [float("inf")] * len(runs)
     for _ in range(repeats):
-        begin = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - begin)
+        for index, run in enumerate(runs):
+            begin = time.perf_counter()
+            run()
+            best[index] = min(best[index], time.perf_counter() - begin)
     return best
 
 
 def compare(what: str, format: Format, data: bytes, count: int, bare: Callable[[bytes], object]) -> None:
     for kib in (64, 256, 1024, 8192):
         parts = chunks(data, kib << 10)
-        ours = seconds(lambda parts=parts: [format.decode(part, first_line=2) for part in parts])
-        theirs = seconds(lambda parts=parts: [bare(part) for part in parts])
+        ours, theirs = in_turn(
+            lambda parts=parts: [format.decode(part, first_line=2) for part in parts],
+            lambda parts=parts: [bare(part) for part in parts],
+        )
         print(
             f"{what:32} {kib:5} KiB   decode {count / ours / 1e6:6.2f} M rows/s   "
             f"bare {count / theirs / 1e6:6.2f}   ratio {theirs / ours:5.2f}"
@@ -71,8 +74,10 @@ def one_bad_line(what: str, format: Format, data: bytes, bad: bytes) -> None:
         middle = len(parts) // 2
         cut = parts[middle].find(b"\n", len(parts[middle]) // 2) + 1
         spoiled = [*parts[:middle], parts[middle][:cut] + bad + parts[middle][cut:], *parts[middle + 1 :]]
-        clean_seconds = seconds(lambda parts=parts: [format.decode(part, first_line=2) for part in parts], 3)
-        bad_seconds = seconds(lambda parts=spoiled: [format.decode(part, first_line=2) for part in parts], 3)
+        clean_seconds, bad_seconds = in_turn(
+            lambda parts=parts: [format.decode(part, first_line=2) for part in parts],
+            lambda parts=spoiled: [format.decode(part, first_line=2) for part in parts],
+        )
         cost = 100 * (bad_seconds / clean_seconds - 1)
         print(f"{what:32} {kib:5} KiB   one bad line in 1 M rows costs {cost:5.1f} %")
 

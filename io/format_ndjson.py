@@ -41,7 +41,7 @@ class NdjsonFormat(Format):
     column's unit are cut) or whole numbers since the epoch in the column's unit; durations are whole
     numbers of the unit; decimals are numbers or text with no more digits than the scale, and exact beyond
     15 digits only as text. Lists and structs are checked to the last value. Of a key that occurs twice the
-    first value counts.
+    first value counts; in objects of more than 32 keys it may be any of its values.
 
     What is refused, each line by itself: broken or cut JSON, two values on one line, anything but an
     object, NaN and Infinity, numbers beyond 64-bit floats, NUL and other control characters, invalid

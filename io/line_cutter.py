@@ -26,7 +26,8 @@ class LineCutter:
 
     `records_end` (of a `Format`) tells where the last whole row ends. A line longer than `max_line_bytes`
     is given up: its beginning comes as `too_long`, the rest is dropped as it comes, and reading goes on at
-    the next newline, however the bytes were cut. Memory stays below what was fed plus one row.
+    the next newline, however the bytes were cut. A row that spans several lines may be longer, as far as
+    it lies in the bytes that were fed. Memory stays below what was fed plus `max_line_bytes`.
     `dropping` says that the place is inside such a line; it is part of a position.
 
     >>> cutter = LineCutter(lambda data: data.rfind(b"\\n") + 1, max_line_bytes=5)

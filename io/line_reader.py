@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.compressed_bytes import ByteStream, PlainBytes, open_bytes
 from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, checksum
 from unistream.io.listing import FileEntry, FileWatch, Listing
+
+logger = logging.getLogger(__name__)
 
 FIRST_BYTES = 128 << 10
 """Read at first, before the length of rows is known."""
@@ -42,6 +45,7 @@ class LineReader(Reader):
             ended = {split for split, place in positions.items() if place.get("ended")}
             found = listing.find()
             self._check_all_there({entry.split for entry in found}, listing)
+            _warn_of_changes(found, {split: positions[split] for split in ended})
         else:
             ended = set()
             taken = {split: _stamp(place) for split, place in positions.items()}
@@ -176,6 +180,13 @@ class _OpenFile:
                 f"now {self._place}",
                 hint="use tail=True for files that are written to while they are read",
             )
+
+
+def _warn_of_changes(found: list[FileEntry], ended: Mapping[str, Position]) -> None:
+    """Files that were read to their end and have another content now; a watch notices these by itself."""
+    for entry in found:
+        if entry.split in ended and _stamp(ended[entry.split]) != entry.stamp:
+            logger.warning("%s was changed after it was read; the new content is not read", entry.path)
 
 
 def _stamp(position: dict[str, Any]) -> tuple[int, int]:

@@ -531,6 +531,17 @@ def _one_record(text: str, place: int) -> tuple[int, list]:
         place += 1
 
 
+@pytest.mark.parametrize(
+    "data", [b'"', b'1,"', b'"""', b'","', b'1,"\n2,"\n', b'""",\n"', b"\x00", b'"\n' * 99]
+)
+def test_hostile_quotes_end_in_rows_or_rejects(data: bytes) -> None:
+    """Some of these make the parser panic, so that they must not reach it."""
+    decoded = CsvFormat(pl.Schema({"a": pl.Int64, "d": pl.String})).decode(data)
+    rejected = 0 if decoded.rejected is None else decoded.rejected.height
+    assert decoded.rows == decoded.frame.height + rejected
+    assert decoded.rows > 0
+
+
 def test_csv_header_gives_the_order_and_names_what_is_missing() -> None:
     format_ = CsvFormat(pl.Schema({"user": pl.String, "amount": pl.Int64}))
     by_header = format_.for_header(b'\xef\xbb\xbfamount,note,"user"\r\n', "a.csv")

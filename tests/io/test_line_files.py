@@ -328,6 +328,20 @@ def test_files_that_shrink_vanish_or_change_are_errors(
         read(NdjsonSource(tmp_path, schema=SCHEMA), {chunk.split: chunk.position})
 
 
+def test_a_file_that_was_changed_after_it_was_read_is_not_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "x.ndjson"
+    write_json(file, range(3))
+    source = NdjsonSource(file, schema=SCHEMA)
+    positions = {chunk.split: chunk.position for chunk in read(source)}
+    assert read(source, positions) == []
+    assert caplog.text == ""
+    write_json(file, range(5))
+    assert read(source, positions) == []
+    assert "was changed after it was read" in caplog.text
+
+
 def test_watch_reads_each_new_file_once_when_it_is_whole(tmp_path: Path) -> None:
     clock = VirtualClock()
     source = NdjsonSource(tmp_path, schema=SCHEMA, watch=True, poll="1s")
