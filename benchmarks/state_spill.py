@@ -80,7 +80,8 @@ def numbers(folder: Path, budget: int) -> str:
     again.close()
     return (
         f"keyed numbers: {count:,} rows, add {count / adding / 1e6:.2f} M/s, "
-        f"update {ticks * TICK / updating / 1e6:.2f} M/s, checkpoint {writing:.1f} s, restore {restoring:.1f} s, peak {peak.text()}"
+        f"update {ticks * TICK / updating / 1e6:.2f} M/s, "
+        f"checkpoint {writing:.1f} s, restore {restoring:.1f} s, peak {peak.text()}"
     )
 
 

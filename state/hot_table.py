@@ -15,6 +15,7 @@ from unistream.state.columns import ArrayColumn, make_column
 from unistream.state.key_index import make_key_index
 
 SMALLEST = 64
+MOST_ROWS = 2**31 - 1
 LIVE = np.uint8(1)
 STORED = np.uint8(2)
 
@@ -52,7 +53,10 @@ class HotTable(KeyedTable):
         if len(missing):
             made = self._take_rows(len(missing))
             rows[missing] = made
-            self._keys.insert(keys if len(missing) == len(rows) else keys[missing], made)
+            new_keys = keys if len(missing) == len(rows) else keys[missing]
+            self._keys.insert(new_keys, made)
+            if not np.array_equal(self._keys.find(new_keys), made):
+                raise StateError("A key occurs twice in one upsert", hint="group the batch by key before")
         self._space.used()
         return rows, new
 
@@ -89,6 +93,8 @@ class HotTable(KeyedTable):
     def delete(self, rows: RowIds) -> None:
         if not len(rows):
             return
+        if len(np.unique(rows)) < len(rows) or not self._state.take(rows).all():
+            raise StateError("A row is deleted twice", hint="row ids are valid until their row is deleted")
         stored = rows[(self._state.take(rows) & STORED) != 0]
         if len(stored):
             self._deleted.append(self._keys.frame(stored))
@@ -206,6 +212,8 @@ class HotTable(KeyedTable):
 
     def _grow(self, needed: int) -> None:
         self._capacity = max(needed, 2 * self._capacity)
+        if self._capacity > MOST_ROWS:
+            raise StateError("A state table has too many rows", hint="spread the job over more subtasks")
         self._keys.reserve(self._capacity)
         for column in self._columns.values():
             column.reserve(self._capacity)

@@ -156,6 +156,23 @@ def test_keys_are_cast_and_misfits_refused() -> None:
         HotTable(pl.Schema({"k": pl.Int64}), pl.Schema({"v": pl.Object}))
 
 
+def test_a_batch_that_breaks_the_contract_is_an_error() -> None:
+    for keys in (
+        pl.DataFrame({"k": [1, 2, 1]}),
+        pl.DataFrame({"k": ["a", "a"]}),
+        pl.DataFrame({"k": [None, 1.5, None]}),
+    ):
+        table = HotTable(keys.schema, pl.Schema({}))
+        with pytest.raises(StateError, match="occurs twice"):
+            table.upsert(keys)
+        table = HotTable(keys.schema, pl.Schema({}))
+        rows, _ = table.upsert(keys[:1])
+        for twice in (np.concatenate([rows, rows]), rows + 1):
+            with pytest.raises(StateError, match="deleted twice"):
+                table.delete(twice)
+        assert table.find(keys[:1]).tolist() == rows.tolist() and len(table) == 1
+
+
 def test_text_that_is_overwritten_does_not_pile_up() -> None:
     table = HotTable(pl.Schema({"k": pl.Int64}), pl.Schema({"v": pl.String}))
     keys = pl.DataFrame({"k": range(5000)})

@@ -1,5 +1,6 @@
 """State beyond the memory budget: on disk, right, and checked when it is read."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def test_spilled_blobs_go_with_their_frames(tmp_path: Path) -> None:
     assert frames[0].read().equals(events(0, 3000)) and last.read().equals(events(9, 1))
     store.close()
     assert not (tmp_path / "rocks").exists()
+
+
+def test_spilled_frames_are_read_by_other_threads(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "rocks")
+    frames = [store.put(events(number, 3000)) for number in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.map(lambda frame: frame.read(), frames)
+        more = [store.put(events(number, 3000)) for number in range(20)]
+        assert all(frame.equals(events(number, 3000)) for number, frame in enumerate(reading))
+    assert more[7].read().equals(events(7, 3000))
+    store.close()
 
 
 def test_damage_in_the_live_database_is_never_silent(tmp_path: Path) -> None:
