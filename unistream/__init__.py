@@ -26,6 +26,7 @@ from unistream.api.sources import (
     scan_text,
 )
 from unistream.api.stream import Stream
+from unistream.api.windows import cumulating, every, sliding, tumbling
 from unistream.config import Settings
 from unistream.errors import (
     ConnectorError,
@@ -55,6 +56,8 @@ __all__ = [
     "StateError",
     "Stream",
     "UnistreamError",
+    "cumulating",
+    "every",
     "from_frame",
     "job",
     "scan",
@@ -65,4 +68,6 @@ __all__ = [
     "scan_rate",
     "scan_socket",
     "scan_text",
+    "sliding",
+    "tumbling",
 ]

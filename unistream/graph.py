@@ -21,7 +21,10 @@ MAIN = ""
 """Tag of an operator's main output."""
 
 REJECTED = "rejected"
-"""Tag of a source's output of rows it could not read."""
+"""Tag of the output of rows that could not be read or cannot be."""
+
+LATE = "late"
+"""Tag of an operator's output of rows that came when time had passed them by."""
 
 
 class Kind(Enum):

@@ -132,26 +132,32 @@ def map_batches(
     schema: StreamSchema, function: Callable[[pl.DataFrame], pl.DataFrame], made: Any, where: str | None
 ) -> RowStep:
     """A function over whole frames; without a schema it is asked once with an empty frame."""
-    if not callable(function):
-        raise InvalidQuery(f"map_batches needs a function, not {type(function).__name__}", where)
-    if made is None:
-        made = _asked(function, schema.columns, where)
-    return MapBatchesStep(function=function, made=pl.Schema(made), where=where)
+    made = promised(function, schema.columns, made, "map_batches", where)
+    return MapBatchesStep(function=function, made=made, where=where)
 
 
-def _asked(
-    function: Callable[[pl.DataFrame], pl.DataFrame], columns: pl.Schema, where: str | None
+def promised(
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    columns: pl.Schema,
+    made: Any,
+    step: str,
+    where: str | None,
 ) -> pl.Schema:
+    """What a function over frames returns: as the user said, or as it does for a frame without rows."""
+    if not callable(function):
+        raise InvalidQuery(f"{step} needs a function, not {type(function).__name__}", where)
+    if made is not None:
+        return pl.Schema(made)
     hint = "pass schema= with the columns and types it returns"
     try:
         result = function(pl.DataFrame(schema=columns))
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        message = f"map_batches asked the function with an empty frame and it raised {what}"
+        message = f"{step} asked the function with an empty frame and it raised {what}"
         raise InvalidQuery(message, where, hint) from error
     if not isinstance(result, pl.DataFrame):
         raise InvalidQuery(
-            f"map_batches: the function returned {type(result).__name__}, not a frame", where, hint
+            f"{step}: the function returned {type(result).__name__}, not a frame", where, hint
         )
     return result.schema
 

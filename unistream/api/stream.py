@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from unistream.api import steps
+from unistream.api import steps, time
 from unistream.api.sinks import Sinks
 from unistream.config import Settings
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
-from unistream.graph import REJECTED
+from unistream.graph import LATE, REJECTED
 from unistream.location import user_location
 from unistream.operators.changelog import Retractions, ShowChanges
 from unistream.operators.deduplicate import Unique
-from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
+from unistream.plan.nodes import Apply, Node, SideOutput, Stateless, Union
 from unistream.plan.tree import walk
 
 if TYPE_CHECKING:
+    from unistream.api.keyed import KeyedStream, WindowedStream
     from unistream.operators.base import OperatorSpec
     from unistream.operators.stateless import RowStep
+    from unistream.operators.windows import Emit, Window
 
 
 class Stream(Sinks):
@@ -241,14 +243,116 @@ class Stream(Sinks):
         return full._apply(ShowChanges(where=where))
 
     def rejected(self) -> Stream:
-        """The rows that the sources could not read, with source, position, reason and raw text.
+        """The rows that could not be read or have no possible event time: source, position, reason, content.
 
-        Needs `on_error="collect"` at the source.
+        Sources give theirs with `on_error="collect"`.
+
+        >>> import unistream as us
+        >>> rows = us.from_frame({"t": [1, None]}).with_event_time("t", unit="s")
+        >>> rows.rejected().collect().select("reason", "raw").rows()
+        [('no event time', '{"t":null}')]
         """
         where = user_location()
-        scans = [node for node in walk([self._node]) if isinstance(node, Scan)]
-        parts = tuple(SideOutput(origin=scan, tag=REJECTED, where=where) for scan in scans)
+        found = [node for node in walk([self._node]) if REJECTED in node.schema.side_outputs]
+        parts = tuple(SideOutput(origin=node, tag=REJECTED, where=where) for node in found)
         return Stream(parts[0] if len(parts) == 1 else Union(parts=parts, where=where))
+
+    def late(self) -> Stream:
+        """The rows that came too late for the last step that goes by time: why, and what they missed.
+
+        Beside their own columns they have `late_reason`, `late_watermark`, and for windows
+        `late_window_start` and `late_window_end`.
+
+        >>> import polars as pl, unistream as us
+        >>> source = us.from_frame({"t": [5, 25, 3]}).with_event_time("t", unit="s")
+        >>> source.window(us.tumbling("10s")).agg(n=pl.len()).late().columns
+        ['t', 'late_reason', 'late_watermark', 'late_window_start', 'late_window_end']
+        """
+        where = user_location()
+        found = [node for node in walk([self._node]) if LATE in node.schema.side_outputs]
+        if not found:
+            hint = "windows and joins by time have late rows: call late() behind them"
+            raise InvalidQuery("No step of this stream can find a row late", where, hint)
+        return Stream(SideOutput(origin=found[-1], tag=LATE, where=where))
+
+    # Time, keys and windows
+
+    def with_event_time(
+        self,
+        column: str,
+        delay: Duration = "0s",
+        idle_after: Duration | None = None,
+        *,
+        unit: str = "us",
+        max_ahead: Duration | None = None,
+    ) -> Stream:
+        """Says which column tells when a row happened, and how much out of order rows may come.
+
+        The column holds moments, dates, or integers counted in `unit` ("s", "ms", "us", "ns") since 1970;
+        moments without a time zone are taken as UTC. For each part of the source (a file, a partition) time
+        has come as far as its greatest event time less `delay`; for the stream, as far as for the least of
+        them. A part that gives nothing for `idle_after` holds nobody back; until then it does.
+
+        Rows without event time are rejected, and with `max_ahead` also those that are so much ahead of the
+        clock: one wrong date would close all windows. See `rejected` and `late`.
+
+        >>> import polars as pl, unistream as us
+        >>> orders = us.from_frame({"t": [1, 12, 4], "amount": [10, 20, 30]})
+        >>> timed = orders.with_event_time("t", delay="10s", unit="s")
+        >>> timed.window(us.tumbling("10s")).agg(pl.col("amount").sum()).collect().rows()
+        [(0, 10, 40), (10, 20, 20)]
+        """
+        where = user_location()
+        spec = time.event_time(self._node.schema, column, delay, idle_after, unit, max_ahead, where)
+        return Stream(Apply(spec=spec, over=(self._node,), where=where))
+
+    def with_ingestion_time(self, name: str = "ingested_at") -> Stream:
+        """Adds the moment a row came in, by the job's clock, and makes it event time: nothing is ever late.
+
+        The clock never goes back, also when the job resumes; rows that are read again after a crash and
+        were not committed before get the time of the second reading.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1]}).with_ingestion_time("at").schema["at"]
+        Datetime(time_unit='us', time_zone='UTC')
+        """
+        where = user_location()
+        spec = time.ingestion_time(self._node.schema, name, where)
+        return Stream(Apply(spec=spec, over=(self._node,), where=where))
+
+    def group_by(self, *by: Any, **named_by: Any) -> KeyedStream:
+        """Rows put together by key columns, or by expressions over one row at a time.
+
+        >>> import unistream as us
+        >>> us.from_frame({"k": ["a"], "n": [1]}).group_by("k", half=pl.col("n") // 2)
+        <KeyedStream by k, half>
+        """
+        from unistream.api.keyed import keyed
+
+        return keyed(self._node, by, named_by, user_location())
+
+    def window(
+        self,
+        window: Window | None = None,
+        *,
+        allowed_lateness: Duration = 0,
+        emit: str | Emit = "close",
+    ) -> WindowedStream:
+        """Rows put together by time, or by how many they are: `us.tumbling`, `sliding`, `session`, and so on.
+
+        A window gives its results once, when time has passed its end (`emit="close"`); with `"change"` or
+        `us.every("5s")` also before, and with `allowed_lateness` corrected ones after: those streams update
+        by key and window. Rows that come when all their windows have closed are in `late()`. Without a
+        window, rows that are results of one stay in the windows they are from: the top five of a count.
+
+        >>> import polars as pl, unistream as us
+        >>> rows = us.from_frame({"t": [0, 4, 11]}).with_event_time("t", unit="s")
+        >>> rows.window(us.tumbling("10s")).agg(n=pl.len()).collect().rows()
+        [(0, 10, 2), (10, 20, 1)]
+        """
+        from unistream.api.keyed import windowed
+
+        return windowed(self._node, (), window, allowed_lateness, emit)
 
     # Results
 

@@ -21,6 +21,8 @@ def microseconds_of(time: EventTime, columns: pl.Schema) -> pl.Expr:
     """
     dtype = columns[time.column]
     count = pl.col(time.column).to_physical().cast(pl.Int64)
+    if time.offset:
+        count = count + time.offset
     if dtype == pl.Date:
         return count * _PER_DAY
     multiplier, divisor = _INTEGER_UNITS[dtype.time_unit if isinstance(dtype, pl.Datetime) else time.unit]

@@ -94,7 +94,7 @@ class Operator(ABC):
         """A checkpoint follows at once: write what is held outside the tables into them."""
 
     def explain_time(self) -> Mapping[str, Any]:
-        """What it knows of time: watermarks by input part, who holds them back, what fires next. From any thread."""
+        """What it knows of time: watermarks, who holds them back, what fires next. From any thread."""
         return {}
 
     def finish(self, out: Output) -> None:

@@ -17,8 +17,11 @@ def prune_columns(roots: Roots) -> Roots:
     """Collect what each node must give, readers first, then narrow steps and scans."""
     needs: Needs = {}
     order = list(walk(roots))
+    # Rows that leave an operator by the side leave whole.
+    whole = {id(node.origin) for node in order if isinstance(node, SideOutput)}
     for node in reversed(order):
-        for child, needed in zip(node.inputs, _reads(node, needs.get(id(node))), strict=True):
+        wanted = None if id(node) in whole and isinstance(node, Apply) else needs.get(id(node))
+        for child, needed in zip(node.inputs, _reads(node, wanted), strict=True):
             needs[id(child)] = needs.get(id(child), frozenset()) | needed
     before = iter(order)
 

@@ -1,0 +1,85 @@
+"""`us.tumbling` and its kin: what `window` takes."""
+
+from __future__ import annotations
+
+from unistream.durations import Duration, microseconds
+from unistream.errors import InvalidSettings
+from unistream.location import user_location
+from unistream.operators.windows import Cumulating, Emit, Sliding, Span, Tumbling
+
+
+def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = None) -> Tumbling:
+    """Windows of one size that follow each other: each row is in one.
+
+    Sizes are Polars' durations, calendar units among them: "10s", "1h", "1d", "1w", "1mo", "1q", "1y". Days
+    and longer begin where they begin in `time_zone`, which is that of the event time column when left out;
+    weeks begin on Monday. `offset` moves all windows: `tumbling("1d", offset="6h")` begins days at six.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"t": [0, 4, 11], "v": [1, 2, 3]}).with_event_time("t", unit="s")
+    >>> rows.window(us.tumbling("10s")).agg(pl.col("v").sum()).collect().rows()
+    [(0, 10, 3), (10, 20, 3)]
+    """
+    where = user_location()
+    return Tumbling(
+        size=Span.parse(size, "size", where),
+        offset=microseconds(offset, "offset"),
+        time_zone=time_zone,
+        where=where,
+    )
+
+
+def sliding(
+    size: Duration, every: Duration, *, offset: Duration = 0, time_zone: str | None = None
+) -> Sliding:
+    """Windows of one size of which a new one begins at every `every`: rows are in several.
+
+    Aggregates that can be put together from parts are computed once per piece of `every`, so that the cost
+    of a row does not grow with the overlap. See `tumbling` for sizes, `offset` and `time_zone`.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"t": [1, 6], "v": [1, 2]}).with_event_time("t", unit="s")
+    >>> rows.window(us.sliding("10s", every="5s")).agg(pl.col("v").sum()).collect().rows()
+    [(-5, 5, 1), (0, 10, 3), (5, 15, 2)]
+    """
+    where = user_location()
+    return Sliding(
+        size=Span.parse(size, "size", where),
+        every=Span.parse(every, "every", where),
+        offset=microseconds(offset, "offset"),
+        time_zone=time_zone,
+        where=where,
+    )
+
+
+def cumulating(
+    size: Duration, step: Duration, *, offset: Duration = 0, time_zone: str | None = None
+) -> Cumulating:
+    """Windows that share their beginning and end one `step` later each, up to `size`: totals so far today.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"t": [1, 6], "v": [1, 2]}).with_event_time("t", unit="s")
+    >>> rows.window(us.cumulating("10s", step="5s")).agg(pl.col("v").sum()).collect().rows()
+    [(0, 5, 1), (0, 10, 3)]
+    """
+    where = user_location()
+    return Cumulating(
+        size=Span.parse(size, "size", where),
+        step=Span.parse(step, "step", where),
+        offset=microseconds(offset, "offset"),
+        time_zone=time_zone,
+        where=where,
+    )
+
+
+def every(interval: Duration) -> Emit:
+    """For `emit=`: what has changed is given so often, by the clock, until the window closes.
+
+    >>> import unistream as us
+    >>> us.every("5s").text
+    'every 5s'
+    """
+    micros = microseconds(interval, "interval")
+    if micros <= 0:
+        raise InvalidSettings(f"every({interval!r}) is not longer than nothing", user_location())
+    return Emit(when="every", every=micros)

@@ -1,0 +1,162 @@
+"""Rows of open windows: as they came, until there are enough of them to fold them into their panes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from unistream.operators.time_axis import TimeAxis, least
+from unistream.operators.time_grid import FixedGrid
+from unistream.operators.window_contents import Contents
+from unistream.operators.window_layout import PANE, Layout
+from unistream.state.backend import StateStore
+
+FOLD_ROWS = 131_072
+"""Folding fewer rows at once costs more per row; keeping more costs memory."""
+
+MOST_BUCKETS = 256
+
+_BUCKET = "__bucket"
+
+
+class PaneStore:
+    """Two logs: rows untouched, and parts by pane in buckets of time.
+
+    A bucket covers one pane at first and more of them, always a power of four, when very many are open:
+    closing windows then touches few buckets, and Python runs per bucket, never per window.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        layout: Layout,
+        contents: Contents,
+        axis: TimeAxis,
+        columns: pl.Schema,
+        keys: Sequence[str],
+    ) -> None:
+        self._layout, self._contents, self._axis = layout, contents, axis
+        self._by = [PANE, *keys]
+        self._columns = columns.names()
+        folded = pl.Schema({PANE: pl.Int64(), **{name: columns[name] for name in keys}, **contents.stored})
+        self._folded_columns = folded.names()
+        self._rows = state.log("rows", columns)
+        self._parts = state.log("panes", folded)
+        self._cell = state.cell("bucket")
+        self._span: int = self._cell.get(_first_span(layout))
+        self._changed: int | None = None
+        lows = [least(axis.ticks(frame)) for frame in self._rows.frames(0)]
+        self._low = min((low for low in lows if low is not None), default=None)
+
+    def add(self, frame: pl.DataFrame, ticks: pl.Series) -> None:
+        """Keep rows that happened at these ticks."""
+        self._rows.append(0, frame if frame.width == len(self._columns) else frame.select(self._columns))
+        self._low = min((low for low in (least(ticks), self._low) if low is not None), default=None)
+        if len(self._rows) >= FOLD_ROWS:
+            self.fold()
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._parts)
+
+    def lowest(self) -> int | None:
+        """No row and no pane lies before this tick; None when there are none."""
+        buckets = self._parts.buckets()
+        known = [buckets[0] * self._span] if buckets else []
+        return min([*known, self._low] if self._low is not None else known, default=None)
+
+    def changes(self) -> int | None:
+        """The least pane that got new parts since the last call."""
+        changed, self._changed = self._changed, None
+        return changed
+
+    def fold(self) -> None:
+        """Fold the rows kept so far into parts of their panes."""
+        frames = self._rows.frames(0)
+        if not frames:
+            return
+        rows = frames[0] if len(frames) == 1 else pl.concat(frames)
+        panes = self._layout.panes.floor(self._axis.ticks(rows)).alias(PANE)
+        known = [pane for pane in (least(panes), self._changed) if pane is not None]
+        self._changed = min(known, default=None)
+        parts = self._contents.fold(rows.with_columns(panes), self._by)
+        self._keep(parts.select(self._folded_columns))
+        self._rows.drop([0])
+        self._low = None
+
+    def _keep(self, parts: pl.DataFrame) -> None:
+        """Put parts into the buckets of their panes, widening these when there would be too many."""
+        buckets = parts.get_column(PANE) // self._span
+        while buckets.n_unique() + len(self._parts.buckets()) > MOST_BUCKETS:
+            self._widen()
+            buckets = parts.get_column(PANE) // self._span
+        if buckets.n_unique() == 1:
+            self._parts.append(int(buckets[0]), parts)
+            return
+        marked = parts.with_columns(buckets.alias(_BUCKET))
+        for (bucket,), part in marked.partition_by(
+            _BUCKET, maintain_order=True, include_key=False, as_dict=True
+        ).items():
+            self._parts.append(int(bucket), part)
+
+    def _widen(self) -> None:
+        old = {bucket: self._parts.frames(bucket) for bucket in self._parts.buckets()}
+        self._parts.drop(old)
+        self._span *= 4
+        for bucket, frames in old.items():
+            for frame in frames:
+                self._parts.append(bucket // 4, frame)
+        self._cell.set(self._span)
+
+    def take(self, before: int) -> pl.DataFrame | None:
+        """Remove the parts of all panes before this tick, merged to one part per group."""
+        taken: list[pl.DataFrame] = []
+        done: list[int] = []
+        crowded = False
+        for bucket in self._parts.buckets():
+            if bucket * self._span >= before:
+                break
+            frames = self._parts.frames(bucket)
+            crowded = crowded or len(frames) > 1
+            if (bucket + 1) * self._span <= before:
+                taken += frames
+                done.append(bucket)
+                continue
+            is_before = pl.col(PANE) < before
+            taken += [frame.filter(is_before) for frame in frames]
+            self._parts.replace(bucket, [frame.filter(~is_before) for frame in frames])
+        self._parts.drop(done)
+        return self._merged(taken, crowded)
+
+    def look(self, low: int, before: int) -> pl.DataFrame | None:
+        """The parts of panes from `low` on and before `before`, one per group; they stay."""
+        found: list[pl.DataFrame] = []
+        crowded = False
+        for bucket in self._parts.buckets():
+            if bucket * self._span >= before:
+                break
+            if (bucket + 1) * self._span <= low:
+                continue
+            frames = self._parts.frames(bucket)
+            if len(frames) > 1 and self._contents.condenses:
+                frames = [self._contents.merge(pl.concat(frames), self._by).select(self._folded_columns)]
+                self._parts.replace(bucket, frames)
+            crowded = crowded or len(frames) > 1
+            found += [frame.filter(pl.col(PANE).is_between(low, before, closed="left")) for frame in frames]
+        return self._merged(found, crowded)
+
+    def _merged(self, parts: list[pl.DataFrame], crowded: bool) -> pl.DataFrame | None:
+        parts = [part for part in parts if part.height]
+        if not parts:
+            return None
+        whole = parts[0] if len(parts) == 1 else pl.concat(parts)
+        return self._contents.merge(whole, self._by) if crowded and len(parts) > 1 else whole
+
+    def drop(self, before: int) -> None:
+        """Forget panes before this tick, as far as their buckets hold nothing else."""
+        self._parts.drop([bucket for bucket in self._parts.buckets() if (bucket + 1) * self._span <= before])
+
+
+def _first_span(layout: Layout) -> int:
+    grid = layout.panes
+    return grid.width if isinstance(grid, FixedGrid) else grid.next_one(0) - grid.floor_one(0)

@@ -1,0 +1,317 @@
+"""Event time: which column it is, how far it has come in each part of the source, what is out of bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import polars as pl
+
+from unistream.clock import Clock
+from unistream.durations import spelled
+from unistream.elements import MAX_TIME, MIN_TIME, Batch
+from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.graph import REJECTED
+from unistream.io.base import REJECTED_SCHEMA
+from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.time_axis import TimeAxis, greatest, least
+
+FURTHEST = 2**62
+"""Event times beyond this many microseconds from the epoch (146,000 years) are mistakes, not times."""
+
+INGESTION_TIME = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EventTimeSpec(OperatorSpec):
+    """Declares `column` to be event time; rows without one, or with an impossible one, are rejected.
+
+    Durations are in microseconds: `delay` is how far rows of one split may be out of order, `idle_after`
+    how long a split may be silent before it holds nobody back, `max_ahead` how far event time may run
+    ahead of the clock.
+    """
+
+    name: ClassVar[str] = "event_time"
+    column: str
+    unit: str
+    delay: int
+    idle_after: int | None = None
+    max_ahead: int | None = None
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        time = EventTime(self.column, self.unit)
+        return replace(inputs[0], event_time=time, side_outputs={REJECTED: REJECTED_SCHEMA})
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return EventTimeOperator(self, TimeAxis.of(self.schema(inputs)))
+
+    @property
+    def accepts_updates(self) -> bool:
+        return True
+
+    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
+        return [needed | {self.column}]
+
+    def describe(self) -> Mapping[str, str]:
+        found = {"column": self.column, "delay": spelled(self.delay)}
+        if self.idle_after is not None:
+            found["idle after"] = spelled(self.idle_after)
+        if self.max_ahead is not None:
+            found["at most ahead of the clock"] = spelled(self.max_ahead)
+        return found
+
+
+@dataclass(slots=True)
+class _Split:
+    """How far one part of the source has come, in microseconds, and when it last gave rows."""
+
+    highest: int
+    seen: int
+    idle: bool = False
+
+
+@dataclass(slots=True)
+class SplitTimes:
+    """The watermark of many splits: the least over those that are being read or are still to be read.
+
+    Splits that have ended or fallen idle hold nobody back; when there are no others, time stands where the
+    furthest of them came to.
+    """
+
+    delay: int
+    splits: dict[str, _Split] = field(default_factory=dict)
+    pending: dict[str, int | None] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    furthest_ended: int = MIN_TIME
+
+    def saw(self, split: str, highest: int, now: int) -> None:
+        """The split gave rows."""
+        self.pending.pop(split, None)
+        known = self.splits.get(split)
+        if known is None:
+            self.splits[split] = _Split(highest, now)
+        else:
+            known.highest, known.seen, known.idle = max(known.highest, highest), now, False
+
+    def news(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+        """What a source says about its splits; sources are told apart by what stands before the slash."""
+        sources = {name.partition("/")[0] for name in pending}
+        kept = {name: least for name, least in self.pending.items() if name.partition("/")[0] not in sources}
+        fresh = {name: least for name, least in pending.items() if name not in self.splits}
+        self.pending = kept | fresh
+        self.ended.update(ended)
+
+    def watermark(self) -> int:
+        """Where time stands. Splits that ended since the last call are counted one last time."""
+        holds = [split.highest - self.delay for split in self.splits.values() if not split.idle]
+        holds += [
+            MIN_TIME if least is None else least
+            for name, least in self.pending.items()
+            if name not in self.ended
+        ]
+        self._forget_ended()
+        if holds:
+            return min(holds)
+        resting = [split.highest for split in self.splits.values()]
+        furthest = max([self.furthest_ended, *resting])
+        return MIN_TIME if furthest == MIN_TIME else furthest - self.delay
+
+    def _forget_ended(self) -> None:
+        for name in self.ended:
+            self.pending.pop(name, None)
+            split = self.splits.pop(name, None)
+            if split is not None:
+                self.furthest_ended = max(self.furthest_ended, split.highest)
+        self.ended.clear()
+
+    def holder(self) -> str | None:
+        """The split that holds the watermark where it is."""
+        at = {name: split.highest - self.delay for name, split in self.splits.items() if not split.idle}
+        at |= {name: MIN_TIME if least is None else least for name, least in self.pending.items()}
+        return min(at, key=lambda name: at[name]) if at else None
+
+    def fall_idle(self, now: int, idle_after: int) -> None:
+        """Splits that were silent for so long hold nobody back from now on."""
+        for split in self.splits.values():
+            split.idle = split.idle or split.seen + idle_after <= now
+
+    def next_idle(self, idle_after: int) -> int | None:
+        """When the next split falls idle if it stays silent."""
+        awake = [split.seen for split in self.splits.values() if not split.idle]
+        return min(awake) + idle_after if awake else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps. What is pending the source says again."""
+        splits = {name: [split.highest, split.idle] for name, split in self.splits.items()}
+        return {"splits": splits, "furthest_ended": self.furthest_ended}
+
+    def load(self, stored: Mapping[str, Any], now: int) -> None:
+        """Go on from a checkpoint; the time of silence starts anew."""
+        self.splits = {name: _Split(high, now, idle) for name, (high, idle) in stored["splits"].items()}
+        self.furthest_ended = stored["furthest_ended"]
+
+
+class EventTimeOperator(Operator):
+    """Hands rows on as they are, keeps time per split, and sorts out rows whose time cannot be."""
+
+    def __init__(self, spec: EventTimeSpec, axis: TimeAxis) -> None:
+        self._spec = spec
+        self._axis = axis
+        self._times = SplitTimes(spec.delay)
+        self._least, self._greatest = axis.tick(-FURTHEST), axis.tick(FURTHEST)
+        self._watermark = MIN_TIME
+
+    def open(self, context: Context) -> None:
+        self._id = context.operator_id
+        self._clock: Clock = context.clock
+        self._metrics = context.metrics
+        self._cell = context.state.cell("times")
+        stored = self._cell.get()
+        if stored is not None:
+            self._times.load(stored, self._clock.now())
+            self._watermark = stored["watermark"]
+
+    def process(self, batch: Batch, out: Output) -> None:
+        frame, ticks = batch.frame, self._axis.ticks(batch.frame)
+        latest = self._latest()
+        if not _within(ticks, self._least, latest):
+            frame, ticks = self._without_impossible(batch, ticks, latest, out)
+        if frame.height:
+            highest = greatest(ticks)
+            assert highest is not None
+            self._times.saw(batch.split, self._axis.micros(highest), self._clock.now())
+            out.emit(frame)
+
+    def _latest(self) -> int:
+        if self._spec.max_ahead is None:
+            return self._greatest
+        return min(self._greatest, self._axis.tick(self._clock.now() + self._spec.max_ahead))
+
+    def _without_impossible(
+        self, batch: Batch, ticks: pl.Series, latest: int, out: Output
+    ) -> tuple[pl.DataFrame, pl.Series]:
+        """The rows that have a time in bounds; the others leave by the side, each with its reason."""
+        good = ticks.is_between(self._least, latest).fill_null(False)
+        bad, bad_ticks = batch.frame.filter(~good), ticks.filter(~good)
+        out_of_range = ~bad_ticks.is_between(self._least, self._greatest)
+        ahead = f"event time is more than {spelled(self._spec.max_ahead or 0)} ahead of the clock"
+        reasons = pl.select(
+            pl.when(bad_ticks.is_null())
+            .then(pl.lit("no event time"))
+            .when(out_of_range)
+            .then(pl.lit("event time is out of range"))
+            .otherwise(pl.lit(ahead))
+            .alias("reason")
+        ).to_series()
+        self._metrics.add("rejected", bad.height)
+        out.emit_to(REJECTED, rejected_rows(bad, self._id, batch.split, reasons))
+        return batch.frame.filter(good), ticks.filter(good)
+
+    def on_splits(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+        self._times.news(pending, ended)
+
+    def output_watermark(self, watermark: int) -> int:
+        if watermark == MAX_TIME:
+            self._watermark = MAX_TIME
+        else:
+            self._watermark = max(self._watermark, self._times.watermark())
+        return self._watermark
+
+    def next_wakeup(self) -> int | None:
+        idle_after = self._spec.idle_after
+        return None if idle_after is None else self._times.next_idle(idle_after)
+
+    def on_processing_time(self, now: int, out: Output) -> None:
+        if self._spec.idle_after is not None:
+            self._times.fall_idle(now, self._spec.idle_after)
+            idle = sum(split.idle for split in self._times.splits.values())
+            self._metrics.set("idle_splits", idle)
+
+    def before_checkpoint(self) -> None:
+        self._cell.set(self._times.to_json() | {"watermark": self._watermark})
+
+    def explain_time(self) -> dict[str, Any]:
+        times = self._times
+        return {
+            "event_time": self._spec.column,
+            "delay": self._spec.delay,
+            "watermark": self._watermark,
+            "held_by": times.holder(),
+            "splits": {name: split.highest - self._spec.delay for name, split in times.splits.copy().items()},
+            "idle": [name for name, split in times.splits.copy().items() if split.idle],
+            "pending": dict(times.pending),
+        }
+
+
+def _within(ticks: pl.Series, lowest: int, highest: int) -> bool:
+    low, high = least(ticks), greatest(ticks)
+    return ticks.null_count() == 0 and (low is None or high is None or (low >= lowest and high <= highest))
+
+
+def rejected_rows(frame: pl.DataFrame, source: str, split: str, reasons: pl.Series) -> pl.DataFrame:
+    """Rows in the form in which every rejected row leaves, with their content as JSON."""
+    binary = [name for name, dtype in frame.schema.items() if dtype == pl.Binary]
+    printable = frame.with_columns(pl.col(binary).bin.encode("base64")) if binary else frame
+    raw = printable.to_struct("raw").struct.json_encode()
+    return pl.DataFrame(
+        {
+            "source": pl.repeat(source, frame.height, dtype=pl.String, eager=True),
+            "split": pl.repeat(split, frame.height, dtype=pl.String, eager=True),
+            "position": pl.repeat(None, frame.height, dtype=pl.Int64, eager=True),
+            "reason": reasons,
+            "raw": raw,
+        },
+        schema=REJECTED_SCHEMA,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IngestionTimeSpec(OperatorSpec):
+    """Adds the moment a row came in as column `column` and makes it event time."""
+
+    name: ClassVar[str] = "ingestion_time"
+    column: str
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        columns = pl.Schema({**inputs[0].columns, self.column: INGESTION_TIME})
+        return replace(inputs[0], columns=columns, event_time=EventTime(self.column), side_outputs={})
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return IngestionTimeOperator(self.column)
+
+    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
+        return [needed - {self.column}]
+
+    def describe(self) -> Mapping[str, str]:
+        return {"column": self.column}
+
+
+class IngestionTimeOperator(Operator):
+    """Stamps rows with the clock, which never goes back: not when the machine's does, nor after a restore."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+        self._now = MIN_TIME
+
+    def open(self, context: Context) -> None:
+        self._clock = context.clock
+        self._cell = context.state.cell("now")
+        self._now = self._cell.get(MIN_TIME)
+
+    def _tick(self) -> int:
+        self._now = max(self._now, self._clock.now())
+        return self._now
+
+    def process(self, batch: Batch, out: Output) -> None:
+        stamp = pl.lit(self._tick(), pl.Int64).cast(INGESTION_TIME).alias(self._column)
+        out.emit(batch.frame.with_columns(stamp))
+
+    def output_watermark(self, watermark: int) -> int:
+        return MAX_TIME if watermark == MAX_TIME else self._tick()
+
+    def before_checkpoint(self) -> None:
+        self._cell.set(self._now)
+
+    def explain_time(self) -> dict[str, Any]:
+        return {"event_time": self._column, "watermark": self._now}

@@ -1,0 +1,260 @@
+"""What is kept of a window's rows until it closes, and what is made of them then."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from unistream.errors import DataError
+from unistream.expressions.aggregates import Decomposition, Holistic, decompose
+from unistream.expressions.analysis import columns_read, output_schema
+
+By = Sequence[str]
+"""The columns that tell groups apart: keys, and the pane or the window."""
+
+Function = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+class Contents(ABC):
+    """Three steps over frames whose groups are told apart by columns `by`.
+
+    `fold` condenses rows, `merge` puts condensed parts (in order of arrival) together so that each group
+    has one part, `finish` makes the columns of `result` from merged parts. Where `condenses` is false rows
+    are kept as they are, and only `finish` is told apart from handing them on.
+    """
+
+    result: pl.Schema
+    stored: pl.Schema
+    """What is kept beside the columns that tell groups apart."""
+    condenses = True
+
+    @abstractmethod
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        """Parts of the groups in these rows."""
+
+    @abstractmethod
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        """One part per group."""
+
+    @abstractmethod
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        """Columns `by` and `result`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    """What a user asks of each window: frozen, so that it can travel in a spec. `reads` are its columns."""
+
+    reads: frozenset[str]
+
+    def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
+        """Columns that it makes."""
+        raise NotImplementedError
+
+    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+        """What keeps and computes it over rows of these columns."""
+        raise NotImplementedError
+
+    @property
+    def text(self) -> str:
+        """For `explain`."""
+        raise NotImplementedError
+
+    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+        """For `explain`: what is kept of the rows."""
+        return "all rows until the window closes"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation(Calculation):
+    """Expressions that give one row per group."""
+
+    exprs: tuple[pl.Expr, ...]
+
+    @classmethod
+    def of(cls, exprs: Sequence[pl.Expr]) -> Aggregation:
+        """From expanded expressions."""
+        reads = frozenset[str]().union(*(columns_read(expr) for expr in exprs))
+        return cls(reads, tuple(exprs))
+
+    def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
+        made = output_schema("agg", self.exprs, columns, "agg", where, [*keys] or [pl.lit(0).alias("__all")])
+        return pl.Schema(list(made.items())[max(1, len(keys)) :])
+
+    def _decomposed(self, columns: pl.Schema, keys: Sequence[str]) -> Decomposition | Holistic:
+        found = decompose(self.exprs, columns, keys)
+        if isinstance(found, Decomposition) and found.kept_values:
+            return Holistic(", ".join(found.kept_values), "keeps every value")
+        return found
+
+    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+        result = self.result(columns, keys, where)
+        found = self._decomposed(columns, keys)
+        if isinstance(found, Decomposition):
+            return FoldedContents(found, result)
+        return BufferedContents(self.exprs, result, _narrow(columns, self.reads, keys))
+
+    @property
+    def text(self) -> str:
+        return ", ".join(" ".join(str(expr).split()) for expr in self.exprs)
+
+    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+        found = self._decomposed(columns, keys)
+        if isinstance(found, Decomposition):
+            return f"{len(found.columns)} running values per key and window"
+        return f"columns {', '.join(sorted(self.reads)) or 'none'} of all rows, because {found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Top(Calculation):
+    """The `n` rows of each group that come first by some expressions, greatest first unless `reverse`."""
+
+    n: int
+    by: tuple[pl.Expr, ...]
+    reverse: tuple[bool, ...]
+
+    def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
+        return pl.Schema({name: dtype for name, dtype in columns.items() if name not in keys})
+
+    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+        return TopContents(self, self.result(columns, keys, where))
+
+    @property
+    def text(self) -> str:
+        return f"top {self.n} by {', '.join(str(expr) for expr in self.by)}"
+
+    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+        return f"{self.n} rows per key and window"
+
+
+@dataclass(frozen=True, slots=True)
+class Application(Calculation):
+    """A function of the user over the rows of each group."""
+
+    function: Function
+    made: pl.Schema
+    where: str | None
+
+    def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
+        return self.made
+
+    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+        return AppliedContents(self, columns, _narrow(columns, frozenset(columns), keys))
+
+    @property
+    def text(self) -> str:
+        return f"apply {getattr(self.function, '__name__', type(self.function).__name__)}"
+
+
+def _narrow(columns: pl.Schema, needed: frozenset[str], keys: Sequence[str]) -> pl.Schema:
+    return pl.Schema({name: dtype for name, dtype in columns.items() if name in needed and name not in keys})
+
+
+class FoldedContents(Contents):
+    """Aggregates that are kept as a few values per group."""
+
+    def __init__(self, parts: Decomposition, result: pl.Schema) -> None:
+        self._parts = parts
+        self.result = result
+        self.stored = parts.state_schema
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        # Order is kept so that the same input gives the same bytes.
+        return rows.group_by(by, maintain_order=True).agg(self._parts.partial)
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts.group_by(by, maintain_order=True).agg(self._parts.merge)
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts.select(*by, *self._parts.finish)
+
+
+class BufferedContents(Contents):
+    """Aggregates that want all rows at once: those are kept and handed to Polars in the end."""
+
+    condenses = False
+
+    def __init__(self, exprs: Sequence[pl.Expr], result: pl.Schema, stored: pl.Schema) -> None:
+        self._exprs = exprs
+        self.result = result
+        self.stored = stored
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        return rows
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts.group_by(by, maintain_order=True).agg(self._exprs)
+
+
+class TopContents(Contents):
+    """The best rows so far of each group; among equals those that came first."""
+
+    def __init__(self, asked: Top, result: pl.Schema) -> None:
+        self._asked = asked
+        self.result = result
+        self.stored = result
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        asked = self._asked
+        descending = [not reverse for reverse in asked.reverse]
+        ordered = rows.sort(asked.by, descending=descending, nulls_last=True, maintain_order=True)
+        return ordered.group_by(by, maintain_order=True).head(asked.n)
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return self.fold(parts, by)
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts.select(*by, *(name for name in self.result if name not in by))
+
+
+class AppliedContents(Contents):
+    """Rows are kept and handed to the user's function, one group after the other."""
+
+    condenses = False
+
+    def __init__(self, asked: Application, columns: pl.Schema, stored: pl.Schema) -> None:
+        self._asked = asked
+        self._columns = columns.names()
+        self.result = asked.made
+        self.stored = stored
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        return rows
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        if not parts.height:
+            return self._nothing(parts, by)
+        return pl.concat([self._called(group, by) for group in parts.partition_by(by, maintain_order=True)])
+
+    def _nothing(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        own = {name: dtype for name, dtype in self.result.items() if name not in by}
+        return pl.DataFrame(schema={**{name: parts.schema[name] for name in by}, **own})
+
+    def _called(self, group: pl.DataFrame, by: By) -> pl.DataFrame:
+        asked = self._asked
+        made = asked.function(group.select(self._columns))
+        label = asked.text
+        if not isinstance(made, pl.DataFrame):
+            raise DataError(
+                f"{label}: returned {type(made).__name__}, not a Polars DataFrame",
+                asked.where,
+                "return a frame; for nothing return frame.clear()",
+            )
+        if made.schema != asked.made:
+            raise DataError(
+                f"{label}: returned columns {dict(made.schema)}, promised {dict(asked.made)}",
+                asked.where,
+                "pass schema= with the columns and types the function returns",
+            )
+        own = made.select(name for name in made.columns if name not in by)
+        same = group.select(by).head(1)
+        return pl.concat([same[[0] * made.height], own], how="horizontal")
