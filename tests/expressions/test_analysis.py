@@ -216,6 +216,13 @@ def test_substitution_keeps_output_names():
     assert substitute(pl.col("x") + 1, PROJECTION, SCHEMA).meta.output_name() == "x"
 
 
+def test_nothing_to_replace_is_no_reason_to_read_an_expression():
+    opaque = pl.col("a").map_batches(lambda s: (LOCK, s)[1], return_dtype=pl.Int64)
+    assert substitute(opaque, {"b": pl.col("c")}) is opaque
+    with pytest.raises(UnknownExpression):
+        substitute(opaque, {"a": pl.col("c")})
+
+
 def test_a_constant_is_not_put_into_an_aggregate():
     with pytest.raises(UnknownExpression):
         substitute(pl.col("one").sum(), PROJECTION, SCHEMA)

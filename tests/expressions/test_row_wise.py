@@ -325,6 +325,18 @@ def test_membership_in_a_list_column_needs_the_schema():
     check_cut_invariant(FRAME, inside, random.Random(1))
 
 
+@pytest.mark.parametrize(
+    "expr",
+    [c.i.replace(c.j, c.n), c.i.replace_strict(c.j, c.n, default=0), c.i.replace(1, c.n), c.i.is_in(c.j)],
+    ids=str,
+)
+def test_a_column_in_place_of_a_set_means_the_whole_column(expr):
+    for schema in (None, FRAME.schema):
+        reason = why_not_row_wise(expr, schema)
+        assert reason is not None
+        assert reason.kind == "looks at other rows"
+
+
 def test_several_lists_of_constants_belong_to_rows():
     assert not is_row_wise(c.i.is_in(pl.Series([[1], [2]])))
 

@@ -92,6 +92,8 @@ def substitute(expr: pl.Expr, mapping: Mapping[str, pl.Expr], schema: pl.Schema 
     '[([(col("a")) + (dyn int: 1)].strict_cast(Int64).alias("b")) > (dyn int: 3)]'
     """
     used = {name: value for name, value in mapping.items() if name in columns_read(expr)}
+    if not used:
+        return expr
     replacements = {name: _pinned(name, value, schema) for name, value in used.items()}
     if not is_row_wise(expr) and any(is_constant(value) for value in used.values()):
         raise UnknownExpression("a constant may replace a column in row-wise expressions only")

@@ -37,7 +37,7 @@ _SETS: dict[tuple[str, ...], tuple[int, ...]] = {
 
 _NEEDS_SCHEMA = {
     *[("Reinterpret",), ("ArrayExpr", "ToStruct"), ("StructExpr", "SelectFields")],
-    *[("Sql", "Binary"), ("Sql", "ToFloat"), ("Sql", "Round")],
+    *[("Sql", "Binary"), ("Sql", "ToFloat"), ("Sql", "Round"), ("Sql", "IsIn")],
 }
 """Row-wise functions that Polars cannot judge, or panics over, without knowing the types."""
 
@@ -169,8 +169,8 @@ def _judge_function(node: Node, inputs: list[Node], schema: pl.Schema | None) ->
         return "is random"
     if name == ("StringExpr", "Strptime") and _infers_format(node):
         return "looks at other rows"
-    if name in (("Boolean", "IsIn"), ("Sql", "IsIn")):
-        return None if _is_row_wise_membership(node, inputs, schema) else "looks at other rows"
+    if not all(_is_set(node, at, inputs[at], schema) for at in _SETS.get(name, ())):
+        return "looks at other rows"
     if name in _NEEDS_SCHEMA or name[:2] in _NEEDS_SCHEMA:
         return None
     if tree.has_callback(node):
@@ -209,14 +209,17 @@ def _infers_format(node: Node) -> bool:
     return tree.function_options(node)[1]["format"] is None
 
 
-def _is_row_wise_membership(node: Node, inputs: list[Node], schema: pl.Schema | None) -> bool:
-    """`is_in` of constants or of a list per row; a plain column means the whole column (Polars calls that
-    row-separable too)."""
-    values = inputs[1]
-    if tree.is_scalar_literal(values) or _is_set_argument(node, 1, values):
+def _is_set(node: Node, at: int, values: Node, schema: pl.Schema | None) -> bool:
+    """Whether the argument is one set for all rows, or for `is_in` a list per row.
+
+    A plain column there means the whole column, and Polars calls that row-separable all the same.
+    """
+    if tree.is_scalar_literal(values) or _is_set_argument(node, at, values):
         return True
-    if schema is None or tree.kind(values) == "Agg":
-        return tree.kind(values) == "Agg"  # an aggregate is refused for itself
+    if tree.kind(values) == "Agg":
+        return True  # refused for itself
+    if schema is None or tree.function_name(node)[-1] != "IsIn":
+        return False
     try:
         (dtype,) = pl.LazyFrame(schema=schema).select(tree.to_expr(values)).collect_schema().dtypes()
     except (pl.exceptions.PolarsError, ValueError):
