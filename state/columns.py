@@ -32,6 +32,8 @@ ARRAY_TYPES: dict[Any, np.dtype[Any]] = {
 }
 """Types kept as NumPy arrays, with the type of their physical values."""
 
+_PHYSICAL = frozenset(ARRAY_TYPES) - {pl.Date, pl.Datetime, pl.Duration, pl.Time}
+
 
 class Column(ABC):
     """One column of a table; the table decides how many rows there is room for."""
@@ -78,11 +80,12 @@ def make_column(dtype: pl.DataType, capacity: int, space: ArraySpace = IN_MEMORY
 
 def physical(values: pl.Series, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Physical values as an array, nulls as zero."""
-    if values.dtype != pl.Boolean:
+    if values.dtype not in _PHYSICAL:
         values = values.to_physical()
     if values.null_count():
         values = values.fill_null(False) if values.dtype == pl.Boolean else values.fill_null(0)
-    return values.to_numpy().astype(dtype, copy=False)
+    array = values.to_numpy()
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def logical(name: str, array: npt.NDArray[Any], dtype: pl.DataType) -> pl.Series:
@@ -97,6 +100,7 @@ class ArrayColumn(Column):
     def __init__(self, dtype: pl.DataType, capacity: int, space: ArraySpace) -> None:
         self.dtype = dtype
         self._space = space
+        self._is_float = dtype.is_float()
         self._values = space.zeros(capacity, ARRAY_TYPES[dtype.base_type()])
         self._valid: npt.NDArray[np.bool_] | None = space.zeros(capacity, np.bool_)
 
@@ -126,7 +130,7 @@ class ArrayColumn(Column):
             self._valid[rows] = True if values.null_count() == 0 else values.is_not_null().to_numpy()
 
     def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
-        if values.null_count() or self.dtype.is_float():
+        if self._is_float or values.null_count():
             return super().equals(rows, values)
         result: npt.NDArray[np.bool_] = self._values.take(rows) == physical(values, self._values.dtype)
         if self._valid is not None:
@@ -159,6 +163,7 @@ class HeapColumn(Column):
     def __init__(self, dtype: pl.DataType, capacity: int, space: ArraySpace) -> None:
         self.dtype = dtype
         self._space = space
+        self._is_text = dtype in (pl.String, pl.Binary)
         self._place: npt.NDArray[np.uint32] = space.zeros(capacity, np.uint32)
         self._start()
 
@@ -172,7 +177,14 @@ class HeapColumn(Column):
         self._place = self._space.grown(self._place, capacity)
 
     def get(self, name: str, rows: RowIds) -> pl.Series:
-        return self._whole().gather(pl.Series(self._place.take(rows))).alias(name)
+        # Indexing is the same as `gather`, which would set up a lazy query each time; so is `==` below.
+        return self._whole()[pl.Series(self._place.take(rows))].alias(name)
+
+    def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
+        stored = self.get("", rows)
+        if self._is_text and not stored.null_count() and not values.null_count():
+            return (stored == values).to_numpy()
+        return stored.eq_missing(values).to_numpy()
 
     def put(self, rows: RowIds, values: pl.Series) -> None:
         if not len(rows):

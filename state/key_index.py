@@ -152,8 +152,7 @@ class HashedIndex(KeyIndex):
 
     def _hash(self, keys: pl.DataFrame) -> Tags:
         """Rebuilt with every restore, so it may change between versions of Polars."""
-        hashes = keys.to_series().hash() if keys.width == 1 else keys.hash_rows()
-        return hashes.to_numpy()
+        return keys.hash_rows().to_numpy()
 
     def _equal(
         self, rows: RowIds, keys: pl.DataFrame, positions: npt.NDArray[np.intp]
@@ -169,6 +168,8 @@ class HashedIndex(KeyIndex):
 def tags_of(column: pl.Series) -> Tags:
     """The bits of a fixed-width key, nulls as zero; equal keys have equal bits."""
     dtype = column.dtype
+    if dtype == pl.Int64 and not column.null_count():
+        return column.to_numpy().view(np.uint64)
     if dtype.is_float():
         column = column.cast(pl.Float64).fill_null(0.0)
         array = column.to_numpy() + 0.0  # turns -0.0 into 0.0
