@@ -13,6 +13,7 @@ from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
 from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
+from unistream.operators.running_aggregate import RunningAggregate
 from unistream.operators.window_aggregate import AlignedWindowSpec
 from unistream.operators.window_contents import Aggregation, Application, Calculation, Top
 from unistream.operators.window_spec import WindowSpec
@@ -31,6 +32,27 @@ class KeyedStream:
     def __init__(self, node: Node, keys: tuple[str, ...]) -> None:
         self._node = node
         self._keys = keys
+
+    def agg(self, *exprs: Any, **named: Any) -> Stream:
+        """One row for each key, over all its rows so far; the result updates as rows come.
+
+        Any Polars aggregate works; see `WindowedStream.agg` for what is kept of the rows. State stays for
+        every key that was ever seen. `collect` gives the final rows, `changes` every step on the way.
+
+        >>> import polars as pl, unistream as us
+        >>> rows = us.from_frame({"k": ["a", "b", "a"], "v": [1, 2, 5]})
+        >>> rows.group_by("k").agg(n=pl.len(), total=pl.col("v").sum()).collect().sort("k").rows()
+        [('a', 2, 6), ('b', 1, 2)]
+        """
+        from unistream.api.stream import Stream
+
+        where = user_location()
+        columns = self._node.schema.columns
+        parts = expand(exprs, named, columns, "agg", where, keys=self._keys)
+        if not parts:
+            raise InvalidQuery("agg needs at least one aggregate", where, "as in `agg(n=pl.len())`")
+        spec = RunningAggregate(by=self._keys, exprs=tuple(parts), where=where)
+        return Stream(self._node)._apply(spec)
 
     def window(
         self,

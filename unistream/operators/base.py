@@ -147,7 +147,10 @@ class OperatorSpec(ABC):
         return [frozenset(schema.columns) for schema in inputs]
 
     def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
-        """The same result over bounded inputs as one Polars query, or None when there is no equal one."""
+        """The final table over bounded inputs as one Polars query, or None when there is no equal one.
+
+        Inputs and result are tables as they are at the end, so an updating stream has no `CHANGE` here.
+        """
         return None
 
     def describe(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.accumulators import Accumulators
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
+_ORDERLESS = ("sum", "min", "max")
 _COUNT = "__count"
 _ROWS = "__rows"
 
@@ -67,6 +68,12 @@ class RunningAggregate(OperatorSpec):
         if isinstance(found, Holistic) or (updating and not found.invertible):
             return _Buffered(self, schema)
         return _Folded(self, schema, found)
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+        found = self.plan(inputs[0].collect_schema())
+        if isinstance(found, Holistic) or any(column.how not in _ORDERLESS for column in found.columns):
+            return None  # the order of rows matters, which one big query does not keep
+        return inputs[0].group_by(self.by).agg(self.exprs)
 
     def describe(self) -> Mapping[str, str]:
         exprs = ", ".join(" ".join(str(expr).split()) for expr in self.exprs)

@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.config import Settings
 from unistream.errors import InvalidQuery
+from unistream.expressions.schema import CHANGE, Change, Changes
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
 from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import StatelessChain
@@ -30,6 +31,8 @@ def lower(roots: Roots, settings: Settings) -> JobGraph:
 
 
 def _query_vertex(root: Write, query: pl.LazyFrame) -> Vertex:
+    if root.schema.changes is not Changes.APPEND:
+        query = query.with_columns(pl.lit(Change.INSERT.value, pl.Int8).alias(CHANGE))
     return Vertex(
         id=VertexId(f"{root.sink.name}-1"),
         kind=Kind.QUERY,
