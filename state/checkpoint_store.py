@@ -16,12 +16,11 @@ under a name of its own.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -31,13 +30,12 @@ from unistream.errors import StateError
 from unistream.faults import point
 from unistream.state.checkpoint_reader import NEWEST, CheckpointReader, check_content
 from unistream.state.local_storage import make_folder
-from unistream.state.manifest import FileEntry, Gap, Manifest, Newest, check_names, seal
+from unistream.state.manifest import FileEntry, Gap, Manifest, Newest, decode_checkpoint, file_epoch, seal
 from unistream.state.ownership import KEPT_RECORDS, Lease, checkpoint_name, forget_owners, sequence
 from unistream.state.snapshot import SnapshotFile
 from unistream.state.storage import NotStored, Storage, storage_for
 from unistream.state.uploads import Uploads, local_digest
 
-_STORED_FILE = re.compile(r"files/[0-9a-f]{64}-([0-9]{1,18})", re.ASCII)
 _BATCH = 64
 
 
@@ -116,8 +114,10 @@ class CheckpointStore(CheckpointReader):
         """
         if self._stamped is None or self._stamped[0] != manifest:
             self._stamped = manifest, self._stamp(manifest)
-        stored = self._stamped[1]
-        data = seal(stored)
+        data = seal(self._stamped[1])
+        # Reading it back refuses what could not be restored, before it is there.
+        where = f"{self.storage.url}/{checkpoint_name(manifest.id)}"
+        stored = cast(Manifest, decode_checkpoint(data, manifest.id, where))
         with point("checkpoint.publish"):
             self._lease.append(stored.id, data)
         # Named before unpinned: a clean-up on another thread sees one or the other.
@@ -199,7 +199,6 @@ class CheckpointStore(CheckpointReader):
 
     def _stamp(self, manifest: Manifest) -> Manifest:
         """The manifest with what only the store knows."""
-        check_names(manifest, f"The manifest of checkpoint {manifest.id}")
         for name in manifest.stored_names:
             if not self._uploads.knows(name) and not self.storage.exists(name):
                 raise StateError(
@@ -255,9 +254,10 @@ class CheckpointStore(CheckpointReader):
 
     def _may_delete(self, name: str) -> bool:
         """Files of this epoch that are unknown here may belong to another process of this job."""
-        match = _STORED_FILE.fullmatch(name)
-        epoch = int(match[1]) if match else self._lease.epoch + 1
-        return epoch < self._lease.epoch or (epoch == self._lease.epoch and self._uploads.knows(name))
+        epoch = file_epoch(name)
+        if epoch is None or epoch > self._lease.epoch:
+            return False
+        return epoch < self._lease.epoch or self._uploads.knows(name)
 
     def _all_named(self) -> frozenset[str]:
         return frozenset[str]().union(*(names for names in list(self._named.values()) if names))

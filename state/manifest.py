@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 """Version of the files `checkpoints/*`, `owners/*` and `newest.json`."""
 
 _HEAD = re.compile(rb'\{"format":([1-9][0-9]{0,8}),"sha256":"([0-9a-f]{64})","body":')
+_STORED_FILE = re.compile(r"files/[0-9a-f]{64}-([0-9]{1,18})", re.ASCII)
 _TAIL = b"}\n"
 _DAMAGE_HINT = "put the file back from a copy, or restore an older checkpoint by its id"
 
@@ -38,6 +39,12 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def stored_name(self) -> str:
         """Where it lies in the directory: by content, and by the owner that put it there."""
         return f"files/{self.sha256}-{self.epoch}"
+
+
+def file_epoch(stored_name: str) -> int | None:
+    """The epoch in a stored name; None when it is not the name of a file of a checkpoint."""
+    match = _STORED_FILE.fullmatch(stored_name)
+    return int(match[1]) if match else None
 
 
 class SubtaskState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

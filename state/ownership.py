@@ -32,7 +32,7 @@ from unistream.clock import Clock, Random
 from unistream.durations import Duration, microseconds
 from unistream.errors import StateError
 from unistream.faults import point
-from unistream.state.manifest import Gap, seal, unseal
+from unistream.state.manifest import Gap, file_epoch, seal, unseal
 from unistream.state.process import here, is_dead
 from unistream.state.storage import InUse, Lock, NameTaken, NotStored, Storage
 
@@ -248,6 +248,9 @@ def _claim(storage: Storage, job_id: str | None, clock: Clock, random: Random, l
                 f"{storage.url} holds the checkpoints of job {former.job_id!r}, not of {job_id!r}",
                 hint="use another checkpoint directory, or a savepoint of that job",
             )
+    elif epoch == 0:
+        # Somebody removed all records of owners: an epoch must not be used twice all the same.
+        epoch = max((file_epoch(item.name) or 0 for item in storage.list("files")), default=0)
     owner = Owner(
         epoch=epoch + 1,
         job_id=former.job_id if former else job_id or random.token(),

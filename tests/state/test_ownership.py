@@ -125,6 +125,12 @@ def publish(store: CheckpointStore, **parts: Any) -> Manifest:
     return store.publish(Manifest(id=store.next_id, **parts))
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process wrote outlives it without a sync."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def test_a_second_owner_is_refused_and_told_who(tmp_path: Path) -> None:
     first = owned(tmp_path)
     with pytest.raises(StateError, match=f"in use by process {os.getpid()} on .*job job") as told:
