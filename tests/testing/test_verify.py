@@ -149,9 +149,24 @@ class BufferOperator(Operator):
 def test_a_buffer_that_is_forgotten_at_the_end_is_found() -> None:
     # 201 rows: one at a time, the last stays behind.
     rows = us.from_frame({"a": range(201)})
-    verify(rows.apply(Buffer(forgets=False)), seeds=5)
+    verify(rows.apply(Buffer(forgets=False)), seeds=5, crashes=0)
     failed = failure(rows.apply(Buffer(forgets=True)))
     assert rows_of(failed) == 5
+
+
+def test_rows_held_outside_the_state_tables_are_lost_in_a_crash_and_that_is_found() -> None:
+    rows = us.from_frame({"a": range(60)})
+    with pytest.raises(VerificationFailed, match="run by crash_and_resume") as caught:
+        verify(rows.apply(Buffer(forgets=False)), seeds=8, crashes=8)
+    assert caught.value.got is not None
+    assert caught.value.got.height < caught.value.expected.height
+    assert rows_of(caught.value) < 60
+
+
+def test_a_stateless_stream_survives_crashes() -> None:
+    one = us.scan(ListSource({"n": pl.Int64}, {"x": [(n,) for n in range(9)], "y": [(n,) for n in range(7)]}))
+    certificate = verify(one.filter(pl.col("n") % 2 == 0), seeds=6, crashes=6)
+    assert "6 of these also with crashes and restarts from checkpoints" in repr(certificate)
 
 
 def test_order_matters_only_when_asked() -> None:
@@ -170,11 +185,11 @@ def test_a_failure_travels() -> None:
 def test_another_way_to_run_can_be_verified_too() -> None:
     ran = []
 
-    def collect(stream: us.Stream) -> pl.DataFrame:
+    def collect(stream: us.Stream, schedule: Schedule) -> pl.DataFrame:
         ran.append(stream)
         return stream.collect(settings=us.Settings(whole_query=False, tick_rows=3))
 
-    certificate = verify(us.from_frame(ROWS), seeds=2, ways=[collect])
+    certificate = verify(us.from_frame(ROWS), seeds=2, crashes=0, ways=[collect])
     assert len(ran) == 4
     assert "run by collect" in repr(certificate)
 

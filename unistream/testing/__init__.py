@@ -7,6 +7,7 @@ to write a schedule by hand; `assert_same_rows` to compare what came out.
 from unistream.faults import Crashed
 from unistream.testing.asserts import assert_same_rows, fold
 from unistream.testing.clock import VirtualClock
+from unistream.testing.committed import CommittedSink
 from unistream.testing.crash import crash_at, crash_points
 from unistream.testing.harness import OperatorHarness, Passed, Splits
 from unistream.testing.list_source import Crash, ListSource, Pause, Reject
@@ -14,6 +15,7 @@ from unistream.testing.verify import Certificate, VerificationFailed, verify
 
 __all__ = [
     "Certificate",
+    "CommittedSink",
     "Crash",
     "Crashed",
     "ListSource",

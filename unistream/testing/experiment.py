@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import polars as pl
 
-from unistream.api.job import Job
 from unistream.api.stream import Stream
-from unistream.config import Settings
 from unistream.durations import microseconds
 from unistream.errors import InvalidQuery
 from unistream.graph import Kind
 from unistream.io.base import REJECTED_SCHEMA, Chunk, Exhausted, Request, Source
 from unistream.io.memory import MemorySink
 from unistream.location import user_location
-from unistream.plan.nodes import Apply, Node, Scan, Write
+from unistream.plan.nodes import Apply, Node, Scan
 from unistream.plan.tree import rewrite, walk
 from unistream.testing.clock import VirtualClock
 from unistream.testing.schedules import Delay, Schedule, SourceRows
+from unistream.testing.ways import AS_QUERY, BY_TICKS, job_of, run_once
 
 _POLL_ROWS = 100_000
-BY_TICKS = Settings(whole_query=False)
-AS_QUERY = Settings(whole_query=True)
-
-Way = Callable[[Stream], pl.DataFrame]
-"""Runs a bounded stream and gives its rows, or its changelog."""
-
-
-def tick_through(stream: Stream) -> pl.DataFrame:
-    """One poll of each source per tick, in one thread, on a clock of its own."""
-    return _run(stream, BY_TICKS)
-
-
-def _run(stream: Stream, settings: Settings) -> pl.DataFrame:
-    sink = MemorySink()
-    runtime = _job(stream, sink).runtime(settings=settings, clock=VirtualClock(), threads=False)
-    try:
-        runtime.open()
-        runtime.run()
-    finally:
-        runtime.close()
-    return sink.result()
-
-
-def _job(stream: Stream, sink: MemorySink) -> Job:
-    return Job((Write(input=stream._node, sink=sink),))
 
 
 class Experiment:
@@ -80,10 +54,10 @@ class Experiment:
     def batch(self, rows: Sequence[SourceRows]) -> pl.DataFrame:
         """The result to compare with: as one Polars query where there is one, else in one tick."""
         stream = self.over(rows, Schedule(0, "whole"))
-        return _run(stream, AS_QUERY if self.whole_query else BY_TICKS)
+        return run_once(stream, AS_QUERY if self.whole_query else BY_TICKS)
 
     def _is_query(self) -> bool:
-        graph = _job(self.over(self.rows, Schedule(0, "whole")), MemorySink()).graph(AS_QUERY)
+        graph = job_of(self.over(self.rows, Schedule(0, "whole")), MemorySink()).graph(AS_QUERY)
         return bool(graph.of_kind(Kind.QUERY))
 
     def _read(self, source: Source, max_rows: int) -> SourceRows:

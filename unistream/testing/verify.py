@@ -10,12 +10,16 @@ import polars as pl
 from unistream.api.stream import Stream
 from unistream.durations import spelled
 from unistream.testing.asserts import assert_same_rows, fold
-from unistream.testing.experiment import Experiment, Way, sorted_within, tick_through
+from unistream.testing.experiment import Experiment, sorted_within
 from unistream.testing.schedules import Schedule, SourceRows, in_order, schedules
-from unistream.testing.shrink import shrink
+from unistream.testing.shrink import MOST_RUNS, shrink
+from unistream.testing.ways import Way, crash_and_resume, tick_through
 
 _MORE_SEEDS = 3
 """Random schedules tried beside the failing one while the input is made smaller."""
+
+_FEWER_RUNS = 40
+"""Tries at a smaller input when each takes restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Certificate:
     delays: tuple[str, ...] = ()
     sorted_splits: tuple[str, ...] = ()
     ways: tuple[str, ...] = ("tick_through",)
+    crashed: int = 0
 
     def __str__(self) -> str:
         batch = "one Polars query, " if self.whole_query else ""
@@ -46,6 +51,8 @@ class Certificate:
             lines.append(
                 f"  after sorting {', '.join(self.sorted_splits)}, whose rows are later than the delay allows"
             )
+        if self.crashed:
+            lines.append(f"  {self.crashed} of these also with crashes and restarts from checkpoints")
         if self.ways != ("tick_through",):
             lines.append(f"  run by {', '.join(self.ways)}")
         return "\n".join(lines)
@@ -96,6 +103,7 @@ def verify(
     shuffled: bool = True,
     tolerance: float = 1e-9,
     max_rows: int = 100_000,
+    crashes: int = 3,
     ways: Sequence[Way] = (tick_through,),
 ) -> Certificate:
     """Run a bounded stream as a batch and as a stream in many ways; raise unless all give the same rows.
@@ -103,25 +111,29 @@ def verify(
     The sources are read once. Their rows then arrive in one tick, one by one, and cut at random, splits and
     sources taking turns at random; where the stream has event time, also in other orders within its delay
     (leave that out with `shuffled=False` for streams that mean the order of arrival, such as `first`).
+    Under `crashes` of the random cuts it is also run with checkpoints and dies at random points in between.
     Rows are compared as multisets (in order with `ordered`), floats to `tolerance`, changelogs folded.
     On a difference the input is made smaller as long as it shows, and `VerificationFailed` holds the rest.
 
     >>> import unistream as us
     >>> rows = us.from_frame({"a": [1, 2, 3]})
-    >>> verify(rows.filter(pl.col("a") > 1), seeds=5)
+    >>> verify(rows.filter(pl.col("a") > 1), seeds=5, crashes=0)
     Verified: 3 rows of frame-1
       give the same 2 rows
       as one Polars query, one tick, one row at a time, and 5 random cuts (seeds 1 to 5)
     """
-    check = _Check(Experiment(stream, max_rows), ordered, tolerance, ways)
+    check = _Check(Experiment(stream, max_rows), ordered, tolerance)
     rows, late = _made_comparable(check.experiment)
     shuffled = shuffled and any(one.delay is not None for one in rows)
     expected = check.experiment.batch(rows)
     tried = list(schedules(seeds, shuffled))
+    random_cuts = [schedule.seed for schedule in tried if schedule.cuts == "random"]
+    dying = set(random_cuts[-crashes:] if crashes else ())
     for schedule in tried:
-        found = check.difference(rows, schedule, expected)
-        if found is not None:
-            raise check.smallest(rows, schedule)
+        extra = (crash_and_resume,) if schedule.seed in dying else ()
+        for way in (*ways, *extra):
+            if check.difference(rows, schedule, expected, way) is not None:
+                raise check.smallest(rows, schedule, way)
     delays = {f"{spelled(one.delay.micros)} of {one.delay.time.column!r}" for one in rows if one.delay}
     return Certificate(
         rows=sum(one.height for one in rows),
@@ -133,6 +145,7 @@ def verify(
         delays=tuple(sorted(delays)),
         sorted_splits=late,
         ways=tuple(way.__name__ for way in ways),
+        crashed=len(dying),
     )
 
 
@@ -154,26 +167,24 @@ class _Check:
     experiment: Experiment
     ordered: bool
     tolerance: float
-    ways: Sequence[Way]
 
     def difference(
-        self, rows: Sequence[SourceRows], schedule: Schedule, expected: pl.DataFrame
+        self, rows: Sequence[SourceRows], schedule: Schedule, expected: pl.DataFrame, way: Way
     ) -> tuple[str, pl.DataFrame | None] | None:
         """How the stream differs from the batch, and what it gave; None when it does not."""
-        for way in self.ways:
-            got: pl.DataFrame | None = None
-            try:
-                got = way(self.experiment.over(rows, schedule))
-                assert_same_rows(
-                    expected, got, ordered=self.ordered, key=self.experiment.key, tolerance=self.tolerance
-                )
-            except AssertionError as error:
-                return str(error), got
-            except Exception as error:
-                return f"the stream failed: {type(error).__name__}: {error}", got
+        got: pl.DataFrame | None = None
+        try:
+            got = way(self.experiment.over(rows, schedule), schedule)
+            assert_same_rows(
+                expected, got, ordered=self.ordered, key=self.experiment.key, tolerance=self.tolerance
+            )
+        except AssertionError as error:
+            return str(error), got
+        except Exception as error:
+            return f"the stream failed: {type(error).__name__}: {error}", got
         return None
 
-    def smallest(self, rows: list[SourceRows], schedule: Schedule) -> VerificationFailed:
+    def smallest(self, rows: list[SourceRows], schedule: Schedule, way: Way) -> VerificationFailed:
         """The failure over as few rows as can be found."""
         more = [Schedule(0, "rows"), *(replace(schedule, seed=seed) for seed in range(_MORE_SEEDS))]
 
@@ -184,12 +195,12 @@ class _Check:
             except Exception:  # a smaller input on which the batch itself fails shows nothing
                 return None
             for tried in (schedule, *more):
-                found = self.difference(part, tried, expected)
+                found = self.difference(part, tried, expected, way)
                 if found is not None:
-                    return self._failure(part, tried, expected, *found)
+                    return self._failure(part, tried, expected, way, *found)
             return None
 
-        failure = shrink(_every_row(rows), failing)
+        failure = shrink(_every_row(rows), failing, MOST_RUNS if way is tick_through else _FEWER_RUNS)
         if failure is None:
             raise RuntimeError(
                 f"the difference under {schedule} did not show again: the stream is not repeatable"
@@ -201,6 +212,7 @@ class _Check:
         rows: Sequence[SourceRows],
         schedule: Schedule,
         expected: pl.DataFrame,
+        way: Way,
         difference: str,
         got: pl.DataFrame | None,
     ) -> VerificationFailed:
@@ -209,7 +221,8 @@ class _Check:
         for name, one, source in zip(self.experiment.names, rows, schedule.sources(rows), strict=True):
             inputs |= {f"{name}/{split}": frame for split, frame in one.splits.items()}
             arrival += [f"{name} {source.describe_arrival()}"]
-        return VerificationFailed(difference, schedule, "; ".join(arrival), inputs, expected, got)
+        text = "; ".join(arrival) + ("" if way is tick_through else f"; run by {way.__name__}")
+        return VerificationFailed(difference, schedule, text, inputs, expected, got)
 
 
 _Row = tuple[int, str, int]
