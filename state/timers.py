@@ -72,8 +72,9 @@ class Timers:
                 self._place(frames.filter(pl.col(TIME) > until))
         if not ready:
             return pl.DataFrame(schema=self._due_schema)
-        timers = pl.concat(ready).sort(_ORDER).unique([TIME, *self._keys], keep="last", maintain_order=True)
-        return timers.filter(~pl.col(_CANCELS)).sort(TIME, _ORDER).select(TIME, *self._keys)
+        timers = pl.concat(ready).sort(TIME, _ORDER)
+        timers = timers.unique([TIME, *self._keys], keep="last", maintain_order=True)
+        return timers.filter(~pl.col(_CANCELS)).select(TIME, *self._keys)
 
     def next_time(self) -> int | None:
         """When to call `due` next (it may find that the timer was cancelled), or None."""
