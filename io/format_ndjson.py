@@ -14,7 +14,7 @@ import polars as pl
 from unistream.errors import InvalidQuery
 from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_json_rules import MAX_DEPTH, JsonRules, json_wire_type
-from unistream.io.format_types import convert, durations_as_numbers, misfits
+from unistream.io.format_types import converted, durations_as_numbers, misfits
 
 PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at by line."""
@@ -121,7 +121,8 @@ class NdjsonFormat(Format):
 
     def _parse(self, data: bytes) -> pl.DataFrame:
         try:
-            return pl.read_ndjson(data, schema=self._wire)
+            query = pl.scan_ndjson(data, schema=self._wire)
+            return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _Refused from error
 
@@ -170,8 +171,7 @@ class NdjsonFormat(Format):
     ) -> Decoded:
         """Wire columns as the schema's types; rows with a value that does not fit join the rejected ones."""
         rows = wire.height + len(bad)
-        columns = {name: convert(wire[name], dtype) for name, dtype in self.schema.items()}
-        frame = pl.DataFrame(columns, schema=self.schema)
+        frame = converted(wire, self.schema)
         reasons = misfits(wire, frame)
         if reasons is not None:
             texts = data.split(b"\n")

@@ -63,6 +63,13 @@ def convert(values: pl.Series, dtype: DataType) -> pl.Series:
     return _from_text(dtype)(values)
 
 
+def converted(wire: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Every wire column as its own type; null where a value does not fit."""
+    if wire.schema == schema:
+        return wire
+    return pl.DataFrame({name: convert(wire[name], dtype) for name, dtype in schema.items()})
+
+
 def misfits(wire: pl.DataFrame, frame: pl.DataFrame) -> pl.Series | None:
     """Why each row does not fit (null where it does), or None when all rows do.
 
