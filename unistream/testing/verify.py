@@ -110,7 +110,8 @@ def verify(
 
     The sources are read once. Their rows then arrive in one tick, one by one, and cut at random, splits and
     sources taking turns at random; where the stream has event time, also in other orders within its delay
-    (leave that out with `shuffled=False` for streams that mean the order of arrival, such as `first`).
+    (leave that out with `shuffled=False` for streams that mean the order of arrival, such as `unique`; with
+    several splits or sources these have no one result).
     Under `crashes` of the random cuts it is also run with checkpoints and dies at random points in between.
     Rows are compared as multisets (in order with `ordered`), floats to `tolerance`, changelogs folded.
     On a difference the input is made smaller as long as it shows, and `VerificationFailed` holds the rest.
