@@ -50,6 +50,19 @@ def test_several_become_one(rows: us.Stream) -> None:
     assert stream.collect().rows() == [(2, 5, [])]
 
 
+def test_one_that_may_fail_stays_behind_the_one_that_guards_it() -> None:
+    rows = us.from_frame({"s": ["1", "2", "bad"], "good": [True, True, False]})
+    number = pl.col("s").cast(pl.Int64) > 1
+    guarded = rows.filter(pl.col("good")).filter(number)
+    behind = rows.filter(pl.col("good")).with_columns(z=pl.lit(1)).filter(number)
+    alone = rows.filter(pl.col("s").cast(pl.Int64, strict=False) > 1)
+    assert pushed(guarded) == pushed(behind) == [str(pl.col("good"))]
+    assert len(pushed(alone)) == 1
+    for settings in (us.Settings(), us.Settings(whole_query=False)):
+        assert guarded.collect(settings=settings)["s"].to_list() == ["2"]
+        assert behind.collect(settings=settings)["s"].to_list() == ["2"]
+
+
 def test_through_columns_that_it_does_not_read(rows: us.Stream) -> None:
     stream = rows.with_columns(c=pl.col("b") * 2).filter(ABOVE)
     assert (pushed(stream), steps(stream)) == ([str(ABOVE)], ["with_columns"])

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import polars as pl
 
+from unistream.expressions import expression_tree as tree
 from unistream.expressions.analysis import columns_read, substitute
 from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
 from unistream.plan.nodes import Node, Scan, Stateless, Union
 from unistream.plan.tree import Roots, readers, rewrite
+
+_TOTAL = frozenset({"Column", "Literal", "Alias", "BinaryExpr", "Ternary", "Boolean", "FillNull"})
+"""Nodes, and first names of functions, that give a value for every row."""
 
 
 def push_filters(roots: Roots) -> Roots:
@@ -38,6 +42,8 @@ def _pushed(node: Stateless, step: FilterStep) -> Node | None:
     match below:
         case Scan() if "predicate" in below.source.pushes:
             old = below.request.predicate
+            if old is not None and not _cannot_fail(step.predicate):
+                return None  # the filter before may keep away the rows on which this one fails
             both = step.predicate if old is None else old & step.predicate
             return below.replaced(request=replace(below.request, predicate=both))
         case Union():
@@ -50,6 +56,18 @@ def _pushed(node: Stateless, step: FilterStep) -> Node | None:
             lower = Stateless(input=below.input, step=replace(step, predicate=predicate), where=node.where)
             return below.replaced(input=lower)
     return None
+
+
+def _cannot_fail(predicate: pl.Expr) -> bool:
+    """Whether it has a value for every row: comparisons, logic and the like, but no strict cast."""
+    try:
+        nodes = list(tree.nodes(tree.to_node(predicate)))
+    except tree.UnknownExpression:
+        return False
+    return all(
+        tree.kind(node) in _TOTAL or (tree.kind(node) == "Function" and tree.function_name(node)[0] in _TOTAL)
+        for node in nodes
+    )
 
 
 def _through(predicate: pl.Expr, inner: SelectStep | WithColumnsStep) -> pl.Expr | None:
