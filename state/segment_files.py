@@ -70,7 +70,9 @@ class SegmentFolder:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._next_number = 1
-        self._lock = threading.RLock()
+        # Apart, so that nobody who only counts users has to wait for the disk.
+        self._users_lock = threading.Lock()
+        self._write_lock = threading.Lock()
 
     @property
     def path(self) -> Path:
@@ -102,7 +104,7 @@ class SegmentFolder:
 
     def write(self, files: Iterable[SegmentFile]) -> None:
         """Write what is not yet written; after this the files and their names are durable."""
-        with self._lock:
+        with self._write_lock:
             wrote = False
             for file in files:
                 if file.waiting is not None:
@@ -115,13 +117,13 @@ class SegmentFolder:
 
     def hold(self, files: Iterable[SegmentFile]) -> None:
         """Keep these files until `let_go` was called as often."""
-        with self._lock:
+        with self._users_lock:
             for file in files:
                 file.users += 1
 
     def let_go(self, files: Iterable[SegmentFile]) -> None:
         """Nobody else needs the file: remove it."""
-        with self._lock:
+        with self._users_lock:
             for file in files:
                 file.users -= 1
                 if file.users == 0:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -368,6 +369,42 @@ def test_tables_keep_their_kind_and_schema(make: Any, tmp_path: Path) -> None:
     restore(again, snapshot)
     with pytest.raises(StateError, match="another kind"):
         again.store("op").keyed("log", pl.Schema({"x": pl.Int64}), pl.Schema({}))
+
+
+def test_restores_from_another_file_system(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(tmp_path / "one")
+    fill(backend, 2000)
+    snapshot = backend.snapshot(1).finish()
+
+    def no_link(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", no_link)
+    again = make(tmp_path / "two")
+    restore(again, snapshot)
+    assert fill(again, 0).scan()["k"].to_list() == list(range(2000))
+
+
+def test_operators_go_on_while_a_snapshot_is_written(tmp_path: Path) -> None:
+    """The second snapshot is taken and a table is changed while the first waits for its disk."""
+    backend = RocksBackend(tmp_path / "live")
+    table = fill(backend, 2000)
+    first = backend.snapshot(1)
+    folder = backend._folder
+    folder._write_lock.acquire()
+    writer = Thread(target=first.finish)
+    writer.start()
+    table.delete(table.rows()[:500])
+    second = backend.snapshot(2)
+    table.delete(table.rows())
+    folder._write_lock.release()
+    writer.join(timeout=60)
+    for snapshot, rows in ((first.finish(), 2000), (second.finish(), 1500)):
+        again = RocksBackend(tmp_path / f"again{rows}")
+        restore(again, snapshot)
+        assert len(fill(again, 0)) == rows
 
 
 def test_a_backend_without_a_folder_has_no_checkpoints() -> None:
