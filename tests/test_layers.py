@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-FOUNDATIONS = {"errors", "config", "elements", "clock", "graph", "metrics", "durations", "location", "faults"}
+FOUNDATIONS = {
+    "errors",
+    "config",
+    "elements",
+    "clock",
+    "graph",
+    "metrics",
+    "durations",
+    "location",
+    "faults",
+    "causes",
+}
 
 MAY_IMPORT = {
     "expressions": set[str](),
@@ -20,7 +31,7 @@ MAY_IMPORT = {
     "runtime": {"state", "operators.base", "io.base"},
     "api": {"expressions", "operators", "plan", "runtime", "state", "io"},
     "testing": {"expressions", "operators", "plan", "runtime", "state", "io", "api"},
-    "cli": {"expressions", "operators", "plan", "runtime", "state", "io", "api"},
+    "cli": {"expressions", "operators", "plan", "runtime", "state", "io", "api", "demo", "doctor"},
     "doctor": set[str](),
     "demo": {"expressions", "api", "io"},
 }
