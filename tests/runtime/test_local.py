@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -379,7 +380,7 @@ def test_a_failing_function_is_shown_without_data() -> None:
     text = str(caught.value)
     assert caught.value.operator == "stateless-1"
     assert "ZeroDivisionError" in text
-    assert "batch of 1 rows with columns {'name': 'String', 'n': 'Int64'}" in text
+    assert re.search("batch of 1 rows with columns .*name.*String.*n.*Int64", text)
     assert "map_batches(divide" in text
     assert "TOPSECRET" not in text
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
