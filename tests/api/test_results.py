@@ -122,6 +122,29 @@ def test_a_live_view_ends_by_itself() -> None:
     assert not alive()
 
 
+def test_a_bounded_stream_that_updates_shows_its_final_table() -> None:
+    counts = us.from_frame({"k": ["a", "b", "a"]}).group_by("k").agg(n=pl.len())
+    assert counts.head(5).sort("k").rows() == [("a", 2), ("b", 1)]
+    assert counts.head(1).height == 1
+    text = io.StringIO()
+    with redirect_stdout(text):
+        counts.show()
+    assert "shape: (2, 2)" in text.getvalue()
+
+
+def test_batches_of_a_stream_that_updates_are_its_changes() -> None:
+    rows = us.scan(ListSource({"k": pl.String}, [("a",), ("a",)], bounded=False))
+    counts = rows.group_by("k").agg(n=pl.len())
+    frames = list(counts.batches(until="available"))
+    assert frames[0].columns == ["op", "k", "n"]
+    assert pl.concat(frames)["op"][0] == "+I"
+    assert counts.head(1).rows() == [("+I", "a", 1)] or counts.head(1).rows() == [("+I", "a", 2)]
+    text = io.StringIO()
+    with redirect_stdout(text):
+        counts.show(3, seconds=0.3)
+    assert not alive()
+
+
 # job(a, b)
 
 

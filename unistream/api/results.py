@@ -12,6 +12,7 @@ from unistream.api.job import Job
 from unistream.config import Settings
 from unistream.errors import InvalidQuery
 from unistream.expressions.changelog import fold_changes
+from unistream.expressions.schema import Changes
 from unistream.io.memory import MemorySink
 from unistream.plan.nodes import Write
 
@@ -33,8 +34,8 @@ def collect(stream: Stream, until: str, settings: Settings | None, where: str | 
 
 
 def batches(stream: Stream, until: str, settings: Settings | None) -> Iterator[pl.DataFrame]:
-    """Frames as they come, ticked by whoever asks for the next one."""
-    sink = MemorySink()
+    """Frames as they come, ticked by whoever asks for the next one; updates as rows with their `op`."""
+    stream, sink = as_rows(stream), MemorySink()
     settings = (settings or Settings.load()).override(whole_query=False)
     runtime = Job((Write(input=stream._node, sink=sink),)).runtime(until=until, settings=settings)  # type: ignore[arg-type]
     try:
@@ -48,7 +49,10 @@ def batches(stream: Stream, until: str, settings: Settings | None) -> Iterator[p
 
 
 def head(stream: Stream, n: int) -> pl.DataFrame:
-    """The first `n` rows that arrive."""
+    """The first `n` rows that arrive; of a bounded stream that updates, rows of its final table."""
+    if stream.bounded and _updates(stream):
+        return collect(stream, "end", None, None).head(max(n, 0))
+    stream = as_rows(stream)
     taken: list[pl.DataFrame] = []
     rows = 0
     if n > 0:
@@ -59,6 +63,15 @@ def head(stream: Stream, n: int) -> pl.DataFrame:
                 break
     empty = pl.DataFrame(schema=stream.schema)
     return pl.concat([empty, *taken]).head(n)
+
+
+def as_rows(stream: Stream) -> Stream:
+    """The stream itself, or its changelog as rows when it updates."""
+    return stream.changes() if _updates(stream) else stream
+
+
+def _updates(stream: Stream) -> bool:
+    return stream._node.schema.changes is not Changes.APPEND
 
 
 def explain(stream: Stream, format: str, settings: Settings | None) -> str:
