@@ -239,7 +239,8 @@ class CheckpointStore(CheckpointReader):
             self.storage.delete([NEWEST])
 
     def _remove(self, doomed: list[int]) -> Removed:
-        """Manifests first, durably, then files: a crash in between leaves files that nobody names."""
+        """Manifests first, oldest first, durably, then files: a crash leaves files that nobody names."""
+        doomed.sort()
         with point("checkpoint.clean.manifests"):
             self.storage.delete(checkpoint_name(number) for number in doomed)
         for number in doomed:
@@ -250,7 +251,7 @@ class CheckpointStore(CheckpointReader):
         for start in range(0, len(files), _BATCH):
             with point("checkpoint.clean.files"):
                 removed += self._uploads.delete_unpinned(files[start : start + _BATCH], self._all_named)
-        return Removed(tuple(sorted(doomed)), tuple(removed))
+        return Removed(tuple(doomed), tuple(removed))
 
     def _may_delete(self, name: str) -> bool:
         """Files of this epoch that are unknown here may belong to another process of this job."""

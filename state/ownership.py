@@ -157,8 +157,9 @@ class Lease:
     def _fenced(self) -> StateError:
         if newest_epoch(self.storage) == self.epoch:
             return StateError(
-                f"{self.storage.url} has a checkpoint {self.last + 1} whose creation was reported as failed",
-                hint="restart the job: it goes on from that checkpoint",
+                f"{self.storage.url} has a checkpoint {self.last + 1} already: an earlier attempt, whose answer "
+                "was lost, has created it",
+                hint="restart the job: it goes on from the newest checkpoint",
             )
         owner = _owner(self.storage, newest_epoch(self.storage))
         return StateError(
@@ -271,6 +272,9 @@ def _close_next(storage: Storage, epoch: int) -> int:
     last = max(sequence(storage), default=0)
     while epoch > 1 or last:
         last += 1
+        newest = newest_epoch(storage)
+        if newest > epoch:
+            raise _refused(storage, _owner(storage, newest))
         try:
             with point("ownership.close"):
                 gap = Gap(id=last, epoch=epoch, closed_by_next=True)
@@ -307,7 +311,7 @@ def _owner(storage: Storage, epoch: int) -> Owner | None:
 def _refused(storage: Storage, owner: Owner | None) -> StateError:
     return StateError(
         f"{storage.url} is in use by {owner or 'another process that is just starting'}",
-        hint="stop that job or use another checkpoint directory; if it hangs, take the directory over",
+        hint="stop that job (or end its process if it hangs), or use another checkpoint directory",
     )
 
 

@@ -154,16 +154,26 @@ def test_content_is_stored_and_hashed_once(
         assert store.upload(again) == newest.files and len(storage.stored) == 4
 
 
-def test_a_file_that_was_just_made_is_not_taken_for_another(tmp_path: Path, root: Path) -> None:
+def test_a_file_that_was_just_made_is_not_taken_for_another(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file may get the number of a removed one, and within the step of the clock also its time."""
+    from unistream.state import uploads
+
+    clock = VirtualClock(10**15)
+    stamp = clock.now() * 1000
+    monkeypatch.setattr(uploads, "_identity", lambda path: (1, 1, 3, stamp))
     path = tmp_path / "a.seg"
-    with opened(root) as store:
-        seen = set()
-        for content in (b"one", b"two", b"six"):
+    with opened(root, clock) as store:
+        seen = []
+        for content in (b"one", b"two", b"six", b"ten", b"???"):
             path.unlink(missing_ok=True)
             path.write_bytes(content)
             (entry,) = store.upload([SnapshotFile(path, "a.seg")])
-            seen.add(entry.sha256)
-        assert len(seen) == 3
+            seen.append(entry.sha256)
+            clock.advance("40ms")
+        # Once the time is past, no new file can get it, and the hash is not computed again.
+        assert len(set(seen)) == 4 and seen[3] == seen[4]
 
 
 def test_a_damaged_leftover_is_not_reused(tmp_path: Path, root: Path) -> None:
@@ -176,6 +186,18 @@ def test_a_damaged_leftover_is_not_reused(tmp_path: Path, root: Path) -> None:
         again = CheckpointStore(store.storage, store._lease)
         save(again, tmp_path, CONTENTS[1:2])
     assert verify(root).ok
+
+
+def test_only_the_newest_checkpoint_lends_its_files_to_the_next_owner(tmp_path: Path, root: Path) -> None:
+    with opened(root) as store:
+        for number in range(2):
+            save(store, tmp_path, CONTENTS[number : number + 1])
+    with opened(root) as store:
+        for number, epoch in ((1, 2), (2, 1)):
+            manifest = store.load(number)
+            store.fetch(manifest, tmp_path / "into")
+            (entry,) = store.upload(local_files(tmp_path, CONTENTS[number - 1 : number]))
+            assert (entry.sha256, entry.epoch) == (manifest.files[0].sha256, epoch)
 
 
 def test_publishing_needs_the_files_and_the_directory(tmp_path: Path, root: Path) -> None:

@@ -155,6 +155,27 @@ def test_a_directory_belongs_to_one_job(tmp_path: Path) -> None:
         pass
 
 
+def test_a_released_owner_creates_nothing(tmp_path: Path) -> None:
+    with owned(tmp_path) as lease:
+        store = CheckpointStore(tmp_path, lease)
+        publish(store)
+    with pytest.raises(StateError, match="given up"):
+        publish(store)
+    assert sequence(store.storage) == [1]
+
+
+def test_when_all_records_of_owners_are_gone_epochs_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    for _ in range(2):
+        with owned(tmp_path) as lease:
+            store = CheckpointStore(tmp_path, lease)
+            entries = store.upload([SnapshotFile(tmp_path / "a", "a")])
+            publish(store, states=(SubtaskState(files=entries),))
+    for path in (tmp_path / "owners").iterdir():
+        path.unlink()
+    assert owned(tmp_path).epoch == 3
+
+
 def test_first_ids_have_no_gap_and_later_owners_close_one(tmp_path: Path) -> None:
     with owned(tmp_path) as lease:
         store = CheckpointStore(tmp_path, lease)
@@ -382,6 +403,46 @@ def interrupt(
     finally:
         faults.listen(None)
     return bool(seen), seen[0] if seen else None, done
+
+
+def test_taken_over_while_becoming_the_owner(tmp_path: Path) -> None:
+    for step in range(1, 100):
+        storage = storage_for(tmp_path / str(step))
+        with owned(storage) as lease:
+            publish(CheckpointStore(storage, lease))
+        reached = 0
+        others: list[CheckpointStore] = []
+
+        def listener(
+            name: str, before: bool, step: int = step, others: list[Any] = others, storage: Storage = storage
+        ) -> None:
+            nonlocal reached
+            reached += 1
+            if reached == step:
+                faults.listen(None)
+                others.append(CheckpointStore(storage, owned(storage, take_over=True)))
+
+        faults.listen(listener)
+        try:
+            mine = owned(storage)
+        except StateError:
+            mine = None
+        finally:
+            faults.listen(None)
+        if not others:
+            break
+        # One of the two is the owner, and the other one knows.
+        outcomes = []
+        for store in (*others, *([CheckpointStore(storage, mine)] if mine else [])):
+            try:
+                outcomes.append(publish(store).epoch)
+            except StateError as error:
+                assert "taken over" in error.message
+        assert len(outcomes) == 1
+        with owned(storage, take_over=True) as lease:
+            publish(CheckpointStore(storage, lease))
+        assert verify(storage).ok, step
+    assert 4 < step < 99
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
