@@ -76,11 +76,12 @@ class Operator(ABC):
         """The watermark to hand on when the inputs stand at `watermark`; asked after `on_watermark`."""
         return watermark
 
-    def on_splits(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
-        """News of the sources in front, for operators that keep time per split.
+    def on_splits(self, source: str, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+        """News of a source in front, for operators that keep time per split; the first comes before any rows.
 
-        `pending` are all splits that are known but have given no rows yet, with the least event time each
-        can hold where it is known; `ended` are those that will give no more.
+        `pending` are all its splits that are known but have given no rows yet, with the least event time
+        each can hold where it is known; `ended` are those that will give no more. Splits are named
+        "source/split"; the source's own name among the ended ones says that it is over.
         """
 
     def next_wakeup(self) -> int | None:

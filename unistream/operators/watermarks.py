@@ -75,15 +75,17 @@ class _Split:
 class SplitTimes:
     """The watermark of many splits: the least over those that are being read or are still to be read.
 
-    Splits that have ended or fallen idle hold nobody back; when there are no others, time stands where the
-    furthest of them came to.
+    Splits are named "source/split". One that has ended or fallen idle holds nobody back, but its source
+    does, where it came to, until it gives rows of another split, is idle, or is over: nobody knows yet
+    what the next file holds. When nothing holds, time stands where the furthest of all came to.
     """
 
     delay: int
     splits: dict[str, _Split] = field(default_factory=dict)
     pending: dict[str, int | None] = field(default_factory=dict)
+    sources: dict[str, _Split] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
-    furthest_ended: int = MIN_TIME
+    furthest_over: int = MIN_TIME
 
     def saw(self, split: str, highest: int, now: int) -> None:
         """The split gave rows."""
@@ -93,63 +95,87 @@ class SplitTimes:
             self.splits[split] = _Split(highest, now)
         else:
             known.highest, known.seen, known.idle = max(known.highest, highest), now, False
+        source = self.sources.setdefault(_source(split), _Split(MIN_TIME, now))
+        source.seen, source.idle = now, False
 
-    def news(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
-        """What a source says about its splits; sources are told apart by what stands before the slash."""
-        sources = {name.partition("/")[0] for name in pending}
-        kept = {name: least for name, least in self.pending.items() if name.partition("/")[0] not in sources}
+    def news(self, source: str, pending: Mapping[str, int | None], ended: Sequence[str], now: int) -> None:
+        """What a source says about its splits; its own name among the ended ones says that it is over."""
+        self.sources.setdefault(source, _Split(MIN_TIME, now))
+        kept = {name: least for name, least in self.pending.items() if _source(name) != source}
         fresh = {name: least for name, least in pending.items() if name not in self.splits}
         self.pending = kept | fresh
         self.ended.update(ended)
 
     def watermark(self) -> int:
         """Where time stands. Splits that ended since the last call are counted one last time."""
-        holds = [split.highest - self.delay for split in self.splits.values() if not split.idle]
-        holds += [
-            MIN_TIME if least is None else least
-            for name, least in self.pending.items()
-            if name not in self.ended
-        ]
+        pending = {name: least for name, least in self.pending.items() if name not in self.ended}
+        holds = [self._time(split) for split in self.splits.values() if not split.idle]
+        holds += [MIN_TIME if least is None else least for least in pending.values()]
+        holds += [self._time(source) for source in self._resting().values() if not source.idle]
         self._forget_ended()
         if holds:
             return min(holds)
-        resting = [split.highest for split in self.splits.values()]
-        furthest = max([self.furthest_ended, *resting])
-        return MIN_TIME if furthest == MIN_TIME else furthest - self.delay
+        there = [*self.splits.values(), *self.sources.values()]
+        return self._time(_Split(max([self.furthest_over, *(each.highest for each in there)]), 0))
+
+    def _time(self, split: _Split) -> int:
+        return MIN_TIME if split.highest == MIN_TIME else split.highest - self.delay
+
+    def _resting(self) -> dict[str, _Split]:
+        """Sources of which no split is being read or known to come, and that are not over."""
+        busy = {_source(name) for name in (*self.splits, *self.pending)} | self.ended
+        return {name: source for name, source in self.sources.items() if name not in busy}
 
     def _forget_ended(self) -> None:
-        for name in self.ended:
+        for name in sorted(self.ended, key=lambda name: "/" not in name):  # sources after their splits
             self.pending.pop(name, None)
-            split = self.splits.pop(name, None)
-            if split is not None:
-                self.furthest_ended = max(self.furthest_ended, split.highest)
+            split = self.splits.pop(name, None) or self.sources.pop(name, None)
+            if split is None:
+                continue
+            source = self.sources.get(_source(name)) if "/" in name else None
+            if source is None:
+                self.furthest_over = max(self.furthest_over, split.highest)
+            else:
+                source.highest = max(source.highest, split.highest)
         self.ended.clear()
 
     def holder(self) -> str | None:
-        """The split that holds the watermark where it is."""
-        at = {name: split.highest - self.delay for name, split in self.splits.items() if not split.idle}
+        """The split or source that holds the watermark where it is."""
+        at = {name: self._time(split) for name, split in self.splits.items() if not split.idle}
         at |= {name: MIN_TIME if least is None else least for name, least in self.pending.items()}
+        at |= {name: self._time(source) for name, source in self._resting().items() if not source.idle}
         return min(at, key=lambda name: at[name]) if at else None
 
     def fall_idle(self, now: int, idle_after: int) -> None:
-        """Splits that were silent for so long hold nobody back from now on."""
-        for split in self.splits.values():
+        """Whatever was silent for so long holds nobody back from now on."""
+        for split in (*self.splits.values(), *self._resting().values()):
             split.idle = split.idle or split.seen + idle_after <= now
 
     def next_idle(self, idle_after: int) -> int | None:
-        """When the next split falls idle if it stays silent."""
-        awake = [split.seen for split in self.splits.values() if not split.idle]
+        """When the next split or source falls idle if it stays silent."""
+        there = (*self.splits.values(), *self._resting().values())
+        awake = [split.seen for split in there if not split.idle]
         return min(awake) + idle_after if awake else None
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps. What is pending the source says again."""
-        splits = {name: [split.highest, split.idle] for name, split in self.splits.items()}
-        return {"splits": splits, "furthest_ended": self.furthest_ended}
+        splits, sources = (
+            {name: [split.highest, split.idle] for name, split in group.items()}
+            for group in (self.splits, self.sources)
+        )
+        return {"splits": splits, "sources": sources, "furthest_over": self.furthest_over}
 
     def load(self, stored: Mapping[str, Any], now: int) -> None:
         """Go on from a checkpoint; the time of silence starts anew."""
-        self.splits = {name: _Split(high, now, idle) for name, (high, idle) in stored["splits"].items()}
-        self.furthest_ended = stored["furthest_ended"]
+        self.splits, self.sources = (
+            {name: _Split(high, now, idle) for name, (high, idle) in stored[group].items()}
+            for group in ("splits", "sources")
+        )
+        self.furthest_over = stored["furthest_over"]
+
+
+def _source(split: str) -> str:
+    return split.partition("/")[0]
 
 
 class EventTimeOperator(Operator):
@@ -208,8 +234,8 @@ class EventTimeOperator(Operator):
         out.emit_to(REJECTED, rejected_rows(bad, self._id, batch.split, reasons))
         return batch.frame.filter(good), ticks.filter(good)
 
-    def on_splits(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
-        self._times.news(pending, ended)
+    def on_splits(self, source: str, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+        self._times.news(source, pending, ended, self._clock.now())
 
     def output_watermark(self, watermark: int) -> int:
         if watermark == MAX_TIME:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
-from unistream.errors import JobFailed
+from unistream.errors import JobFailed, UnistreamError
 from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Reader, Sink, WriterContext
@@ -109,7 +109,11 @@ class LocalRuntime:
         """Readers last: nothing is taken from the outside before there is a place for it."""
         vertices = [vertex for vertex in self._graph if vertex.kind in OPENED]
         for vertex in sorted(vertices, key=lambda vertex: OPENED.index(vertex.kind)):
-            self.tasks[vertex.id] = self._task(vertex)
+            try:
+                self.tasks[vertex.id] = self._task(vertex)
+            except UnistreamError as error:
+                error.located(vertex.where)
+                raise
         self.tasks = {vertex.id: self.tasks[vertex.id] for vertex in vertices}
         for vertex in vertices:
             self._connect(vertex, self.tasks[vertex.id])
@@ -148,7 +152,7 @@ class LocalRuntime:
             task.upstream.append(origin)
         if isinstance(task, OperatorTask):
             for source in self._sources_in_front(vertex):
-                source.listeners.append(task.operator)
+                source.listen(task.operator)
 
     def _sources_in_front(self, vertex: Vertex) -> list[SourceTask]:
         """Sources whose splits can still be told apart in the rows this vertex gets."""

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import polars as pl
 
+from unistream.causes import first_words, way_out
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
-from unistream.errors import DataError, JobFailed, UnistreamError
+from unistream.errors import DataError, JobFailed, UnistreamError, some_of
 from unistream.faults import point
-from unistream.graph import MAIN, REJECTED, Vertex
+from unistream.graph import MAIN, REJECTED, Kind, Vertex
 from unistream.io.base import Chunk, Position, Sink, Token, Writer
+from unistream.location import raised_at
 from unistream.metrics import Metrics
 from unistream.operators.base import Operator, Output
 from unistream.runtime.feed import Feed
@@ -108,11 +110,9 @@ class SourceTask(Task):
             if chunk.rejected is not None:
                 self.out.emit_to(REJECTED, chunk.rejected)
         self.took = bool(chunks)
-        if self.listeners:
-            self._tell([name for name in ended if name is not None])
+        self._tell([name for name in ended if name is not None])
         if not chunks and self.feed.status().exhausted:
-            self.ended = True
-            self.watermark = MAX_TIME
+            self.end()
 
     def _take(self) -> list[Chunk]:
         try:
@@ -125,6 +125,8 @@ class SourceTask(Task):
         """Nothing more is taken: for those behind it the input has ended."""
         self.ended = True
         self.watermark = MAX_TIME
+        self._tell([self.vertex.id])
+        self._tell([self.vertex.id])
 
     def _accept(self, chunk: Chunk) -> str | None:
         rejected = 0 if chunk.rejected is None else chunk.rejected.height
@@ -137,9 +139,16 @@ class SourceTask(Task):
         return self._named(chunk.split) if chunk.ended else None
 
     def _tell(self, ended: Sequence[str]) -> None:
+        if not self.listeners:
+            return
         pending = {self._named(split): least for split, least in self.feed.pending().items()}
         for operator in self.listeners:
-            operator.on_splits(pending, ended)
+            operator.on_splits(self.vertex.id, pending, ended)
+
+    def listen(self, operator: Operator) -> None:
+        """The operator keeps time per split: it has to know of this source before rows come."""
+        self.listeners.append(operator)
+        operator.on_splits(self.vertex.id, {}, [])
 
     def _named(self, split: str) -> str:
         # Two sources may both have a split "a.csv", and a union brings their rows together.
@@ -258,11 +267,16 @@ def failure(vertex: Vertex, error: Exception, batch: Batch | None = None) -> Job
     """What the user sees when a vertex fails: the cause, where it was asked for, and what it was given."""
     if isinstance(error, JobFailed):
         return error
-    hint = error.hint if isinstance(error, UnistreamError) else None
-    where = (error.where if isinstance(error, UnistreamError) else None) or vertex.where
-    message = error.message if isinstance(error, UnistreamError) else f"{type(error).__name__}: {error}"
-    text = f"{vertex.id} failed: {message}"
+    if isinstance(error, UnistreamError):
+        text, where, hint = error.message, error.where or vertex.where, error.hint
+    else:
+        text, where, hint = f"{type(error).__name__}: {first_words(error)}", vertex.where, way_out(error)
+        place = raised_at(error)
+        if place is not None:
+            text += f"\n  raised at {place}"
+            hint = hint or "try the function by itself, on the .head() of the stream before it"
     if batch is not None and not isinstance(error, DataError):
-        columns = {name: str(dtype) for name, dtype in batch.frame.schema.items()}
-        text += f"\n  on a batch of {batch.frame.height} rows with columns {columns}"
-    return JobFailed(text, where, hint, vertex.id)
+        columns = some_of(f"{name}: {dtype}" for name, dtype in batch.frame.schema.items())
+        text += f"\n  on a batch of {batch.frame.height:,} rows with columns {columns}"
+    name = "The query" if vertex.kind is Kind.QUERY else vertex.id
+    return JobFailed(f"{name} failed: {text}", where, hint, vertex.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -99,9 +100,13 @@ class OperatorBench:
             subtask.call(lambda op: None)
 
     def tell_splits(self, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
-        """News of the sources in front."""
-        for subtask in self._subtasks:
-            subtask.call(lambda op: op.on_splits(pending, ended))
+        """News of the sources in front; a split's name begins with that of its source."""
+        names = {name.partition("/")[0] for name in (*pending, *ended)}
+        for source in sorted(names):
+            of_source = {name: at for name, at in pending.items() if name.partition("/")[0] == source}
+            over = [name for name in ended if name.partition("/")[0] == source]
+            for subtask in self._subtasks:
+                subtask.call(partial(_tell, source=source, pending=of_source, ended=over))
 
     def finish(self) -> None:
         """The last watermark, then the end."""
@@ -203,3 +208,7 @@ class _Subtask:
     def close(self) -> None:
         self.operator.close()
         self._backend.close()
+
+
+def _tell(operator: Operator, source: str, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
+    operator.on_splits(source, pending, ended)
