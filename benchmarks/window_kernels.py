@@ -22,11 +22,13 @@ from unistream.expressions.analysis import expand
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
+from unistream.operators.session_window import SessionWindowSpec
 from unistream.operators.window_aggregate import AlignedWindowSpec
 from unistream.operators.window_contents import Aggregation
-from unistream.operators.windows import AlignedWindow, Sliding, Span, Tumbling
+from unistream.operators.windows import Session, Sliding, Span, Tumbling, Window
 from unistream.state.memory import MemoryBackend
 
+SPECS = {Tumbling: AlignedWindowSpec, Sliding: AlignedWindowSpec, Session: SessionWindowSpec}
 START = 1_700_000_000_000_000
 DISORDER = 5_000_000
 AGGREGATES = {"n": pl.len(), "total": pl.col("v").sum(), "most": pl.col("v").max()}
@@ -65,12 +67,13 @@ def ticks_of(rows: pl.DataFrame, size: int) -> list[tuple[pl.DataFrame, int]]:
     return [(rows.slice(end - size, size), highest[min(end, rows.height) - 1] - DISORDER) for end in ends]
 
 
-def run(
-    window: AlignedWindow, aggregates: dict[str, pl.Expr], ticks: list[tuple[pl.DataFrame, int]]
-) -> float:
+Ticks = list[tuple[pl.DataFrame, int]]
+
+
+def run(window: Window, aggregates: dict[str, pl.Expr], ticks: Ticks) -> float:
     """Seconds for all ticks, and the end."""
     exprs = expand([], aggregates, SCHEMA.columns, "agg", None, ["k"])
-    spec = AlignedWindowSpec(window=window, by=("k",), calculation=Aggregation.of(exprs))
+    spec = SPECS[type(window)](window=window, by=("k",), calculation=Aggregation.of(exprs))
     operator = spec.build([SCHEMA])
     store = MemoryBackend().store("window")
     operator.open(Context("window", SystemClock(), Metrics(), Settings(), store))
@@ -125,7 +128,21 @@ def sliding(millions: float) -> None:
         print(f"sliding 1h every 1m, {keys} keys: {rate:.1f} M rows/s, {took / minute:.1f} times tumbling 1m")
 
 
+def sessions(millions: float) -> None:
+    """Sessions of 0.9 million users, a row each every 27 seconds on average."""
+    rows = rows_of(int(millions * 1e6), 900_000, 33_000)
+    window = Session(gap=30_000_000)
+    eager = best(lambda: one_shot(rows, "30s", AGGREGATES, "in-memory"), 2)
+    rate = rows.height / eager / 1e6
+    print(f"sessions, gap 30s, 900k users: tumbling 30s in one group_by {rate:.1f} M rows/s")
+    for size in (10_000, 100_000, 250_000):
+        ticks = ticks_of(rows, size)
+        took = best(lambda t=ticks: run(window, AGGREGATES, t), 2)  # type: ignore[misc]
+        print(f"    ticks of {size:>7,}: {rows.height / took / 1e6:5.1f} M rows/s")
+
+
 if __name__ == "__main__":
     size = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     tumbling(size)
     sliding(size)
+    sessions(size)

@@ -26,7 +26,7 @@ from unistream.api.sources import (
     scan_text,
 )
 from unistream.api.stream import Stream
-from unistream.api.windows import cumulating, every, sliding, tumbling
+from unistream.api.windows import cumulating, every, session, sliding, tumbling
 from unistream.config import Settings
 from unistream.errors import (
     ConnectorError,
@@ -68,6 +68,7 @@ __all__ = [
     "scan_rate",
     "scan_socket",
     "scan_text",
+    "session",
     "sliding",
     "tumbling",
 ]

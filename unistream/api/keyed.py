@@ -14,10 +14,19 @@ from unistream.expressions.analysis import expand, output_schema, why_not_row_wi
 from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.running_aggregate import RunningAggregate
+from unistream.operators.session_window import SessionWindowSpec
 from unistream.operators.window_aggregate import AlignedWindowSpec
 from unistream.operators.window_contents import Aggregation, Application, Calculation, Top
 from unistream.operators.window_spec import WindowSpec
-from unistream.operators.windows import AlignedWindow, Emit, SameWindow, Window
+from unistream.operators.windows import (
+    Cumulating,
+    Emit,
+    SameWindow,
+    Session,
+    Sliding,
+    Tumbling,
+    Window,
+)
 from unistream.plan.nodes import Apply, Node, Stateless
 
 if TYPE_CHECKING:
@@ -196,22 +205,31 @@ class WindowedStream:
         return Stream(node)
 
     def _spec(self, calculation: Calculation, where: str | None) -> WindowSpec:
-        window = self._window
-        if isinstance(window, AlignedWindow):
-            return AlignedWindowSpec(
-                window=window,
-                by=self._keys,
-                calculation=calculation,
-                lateness=self._lateness,
-                emit=self._emit,
-                kept=calculation.kept(self._schema.columns, self._keys),
-                where=where,
-            )
-        raise InvalidQuery(f"A {window.kind} window cannot be computed", where)
+        kind = SPECS.get(type(self._window))
+        if kind is None:
+            raise InvalidQuery(f"{self._window!r} is no window that can be computed", where)
+        return kind(
+            window=self._window,
+            by=self._keys,
+            calculation=calculation,
+            lateness=self._lateness,
+            emit=self._emit,
+            kept=calculation.kept(self._schema.columns, self._keys),
+            where=where,
+        )
 
     def __repr__(self) -> str:
         keys = f" by {', '.join(self._keys)}" if self._keys else ""
         return f"<WindowedStream {self._window.text}{keys}, emits {self._emit.text}>"
+
+
+SPECS: Mapping[type[Window], Callable[..., WindowSpec]] = {
+    Tumbling: AlignedWindowSpec,
+    Sliding: AlignedWindowSpec,
+    Cumulating: AlignedWindowSpec,
+    Session: SessionWindowSpec,
+}
+"""Who computes which window."""
 
 
 def _listed(by: Any) -> Iterable[Any]:

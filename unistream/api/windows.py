@@ -5,7 +5,7 @@ from __future__ import annotations
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidSettings
 from unistream.location import user_location
-from unistream.operators.windows import Cumulating, Emit, Sliding, Span, Tumbling
+from unistream.operators.windows import Cumulating, Emit, Session, Sliding, Span, Tumbling
 
 
 def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = None) -> Tumbling:
@@ -70,6 +70,24 @@ def cumulating(
         time_zone=time_zone,
         where=where,
     )
+
+
+def session(gap: Duration) -> Session:
+    """Windows of rows of a key with less than `gap` between one and the next: visits, trips, bursts.
+
+    A session begins with its first row and ends `gap` behind its last. Rows may come in any order within
+    the delay that event time allows: sessions that turn out to be one are joined.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"t": [0, 20, 8]}).with_event_time("t", unit="s")
+    >>> rows.window(us.session("10s")).agg(n=pl.len()).collect().rows()
+    [(0, 18, 2), (20, 30, 1)]
+    """
+    where = user_location()
+    micros = microseconds(gap, "gap")
+    if micros <= 0:
+        raise InvalidSettings(f"The gap {gap!r} of a session is not longer than nothing", where)
+    return Session(gap=micros, where=where)
 
 
 def every(interval: Duration) -> Emit:

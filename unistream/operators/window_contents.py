@@ -258,3 +258,35 @@ class AppliedContents(Contents):
         own = made.select(name for name in made.columns if name not in by)
         same = group.select(by).head(1)
         return pl.concat([same[[0] * made.height], own], how="horizontal")
+
+
+SEQUENCE = "__born"
+"""How many rows had come before a row: kept with rows that may be put together out of order."""
+
+_ROWS = "__rows"
+
+
+class Listed(Contents):
+    """Contents that keep rows, with these in one list per group: for windows found by key, not by time."""
+
+    def __init__(self, inner: Contents) -> None:
+        self._inner = inner
+        self._kept = pl.Schema({**inner.stored, SEQUENCE: pl.Int64()})
+        self.result = inner.result
+        self.stored = pl.Schema({_ROWS: pl.List(pl.Struct(dict(self._kept)))})
+
+    @classmethod
+    def unless_condensed(cls, contents: Contents) -> Contents:
+        """The contents themselves when they keep one short row per group."""
+        return contents if contents.condenses else cls(contents)
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        whole = pl.struct(*self._kept).alias(_ROWS)
+        return rows.group_by(by, maintain_order=True).agg(whole)
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return parts.group_by(by, maintain_order=True).agg(pl.col(_ROWS).explode())
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        rows = parts.select(*by, _ROWS).explode(_ROWS).unnest(_ROWS)
+        return self._inner.finish(rows.sort(SEQUENCE, maintain_order=True).drop(SEQUENCE), by)
