@@ -155,6 +155,10 @@ class Source(ABC):
         """The same rows as one Polars query, when that is equal to reading it to the end; else None."""
         return None
 
+    def count_rows(self) -> int | None:
+        """How many rows `lazy` reads, where that is known without reading them; asked once it has run."""
+        return None
+
     def describe(self) -> dict[str, str]:
         """What `explain` prints of it, in order."""
         return {}

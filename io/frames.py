@@ -93,7 +93,8 @@ def _from_columns(data: Mapping[str, Any], schema: pl.Schema | None) -> pl.DataF
             columns[name] = column(name, list(values), dtype, "the data")
     lengths = {name: len(series) for name, series in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise InvalidQuery(f"Columns have different lengths: {lengths}", user_location())
+        hint = "each column needs a value for every row; None where there is none"
+        raise InvalidQuery(f"Columns have different lengths: {lengths}", user_location(), hint)
     return pl.DataFrame(columns)
 
 
@@ -135,6 +136,9 @@ class FrameSource(Source):
 
     def lazy(self) -> pl.LazyFrame:
         return self.frame.lazy()
+
+    def count_rows(self) -> int:
+        return self.frame.height
 
     def describe(self) -> dict[str, str]:
         return {"rows": f"{self.frame.height:,}", "columns": str(self.frame.width)}

@@ -54,11 +54,15 @@ class Input:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WholeQuery:
-    """A bounded plan from scan to sink as one Polars query."""
+    """A bounded plan from scan to sink as one Polars query.
+
+    `only_filters` says that a row that comes in and does not come out was filtered.
+    """
 
     query: pl.LazyFrame
     sink: Sink
-    total_rows: int | None = None
+    sources: tuple[Source, ...] = ()
+    only_filters: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
 from unistream.operators.base import OperatorSpec
-from unistream.operators.stateless import StatelessChain
+from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
 from unistream.operators.union import UnionSpec
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
 from unistream.plan.tree import Roots, readers, walk
@@ -36,11 +36,22 @@ def _query_vertex(root: Write, query: pl.LazyFrame) -> Vertex:
     return Vertex(
         id=VertexId(f"{root.sink.name}-1"),
         kind=Kind.QUERY,
-        payload=WholeQuery(query, root.sink),
+        payload=WholeQuery(
+            query,
+            root.sink,
+            sources=tuple(node.source for node in walk([root]) if isinstance(node, Scan)),
+            only_filters=all(_keeps_or_filters(node) for node in walk([root])),
+        ),
         schema=root.schema,
         details={"runs as": "one Polars streaming query", **root.sink.describe()},
         where=root.where,
     )
+
+
+def _keeps_or_filters(node: Node) -> bool:
+    if isinstance(node, Stateless):
+        return isinstance(node.step, (SelectStep, WithColumnsStep, FilterStep))
+    return isinstance(node, (Scan, Union, Write))
 
 
 def _as_query(node: Node) -> pl.LazyFrame | None:

@@ -82,7 +82,7 @@ class LocalRuntime:
         for vertex in self._graph:
             if vertex.kind is Kind.QUERY:
                 self._query = _lazy_write(vertex, self._contexts[vertex.id])
-                self._meter.follow_query(vertex, self._query)
+                self._meter.follow_query(self._query)
         self._make_tasks()
         tasks = list(self.tasks.values())
         self._meter.follow(tasks)
@@ -280,6 +280,8 @@ class LocalRuntime:
             raise failure(vertex, error) from error
         if token is not None:
             _sink_of(vertex).commit([token])
+        if isinstance(vertex.payload, WholeQuery):
+            self._meter.query_ended(vertex.payload, query.progress())
         return True
 
     # Looking

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from unistream.clock import Clock
 from unistream.elements import MAX_TIME, MIN_TIME
-from unistream.graph import Vertex
+from unistream.graph import WholeQuery
 from unistream.io.base import LazyWrite
 from unistream.metrics import Metrics
 from unistream.runtime.progress import Progress, SourceProgress
@@ -30,16 +30,24 @@ class Meter:
         self._ended: float | None = None
         self._ticks = 0
         self._tasks: list[Task] = []
-        self._query: tuple[Vertex, LazyWrite] | None = None
+        self._query: LazyWrite | None = None
+        self._query_rows: tuple[int, int] | None = None
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
 
     def follow(self, tasks: Iterable[Task]) -> None:
         """These tasks are counted."""
         self._tasks = list(tasks)
 
-    def follow_query(self, vertex: Vertex, write: LazyWrite) -> None:
-        """The job is one query; all there is to see is what it has written."""
-        self._query = (vertex, write)
+    def follow_query(self, write: LazyWrite) -> None:
+        """The job is one query; until its end all there is to see is what it has written."""
+        self._query = write
+
+    def query_ended(self, payload: WholeQuery, rows_out: int) -> None:
+        """What it has read and filtered is known now, if its sources can tell."""
+        counts = [source.count_rows() for source in payload.sources]
+        rows_in = sum(count for count in counts if count is not None)
+        if None not in counts:
+            self._query_rows = (rows_in, rows_in - rows_out if payload.only_filters else 0)
 
     def ticked(self) -> None:
         """One more round."""
@@ -57,7 +65,10 @@ class Meter:
         bytes_in = sum(source.nbytes for source in sources.values())
         rows_out = sum(int(task.metrics.get("rows_out")) for task in self._of(SinkTask))
         if self._query is not None:
-            rows_in = rows_out = self._query[1].progress()
+            rows_in = rows_out = self._query.progress()
+        filtered = self._total("filtered")
+        if self._query_rows is not None:
+            rows_in, filtered = self._query_rows
         rows_rate, bytes_rate = self._rates(now, rows_in, bytes_in)
         done = _share_done(sources.values())
         elapsed = now - self._started
@@ -69,7 +80,7 @@ class Meter:
             rows_in=rows_in,
             rows_out=rows_out,
             bytes_in=bytes_in,
-            filtered=self._total("filtered"),
+            filtered=filtered,
             late=self._total("late"),
             rejected=self._total("rejected"),
             rows_per_second=rows_rate,
