@@ -47,4 +47,5 @@ class EndCalendar:
         if not found:
             return np.empty(0, dtype=np.int64)
         rows = np.sort(np.concatenate(found))
-        return rows[np.append(True, rows[1:] != rows[:-1])]
+        distinct: RowIds = rows[np.append(True, rows[1:] != rows[:-1])]
+        return distinct

@@ -56,7 +56,7 @@ class SessionWindowOperator(Operator):
         self._by = list(spec.by)
         self._axis = TimeAxis.of(rows)
         self._gap = self._axis.length(spec.window.gap, "gap", spec.where)
-        self._contents = Listed.unless_condensed(spec.calculation.contents(rows.columns, spec.by, spec.where))
+        self._contents = Listed.unless_short(spec.calculation.contents(rows.columns, spec.by, spec.where))
         self._columns = spec.schema([rows]).columns.names()
         self._rows_schema = rows.columns
         self._kept_schema = spec.kept_columns(rows, self._axis)

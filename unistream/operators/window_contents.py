@@ -30,6 +30,8 @@ class Contents(ABC):
     stored: pl.Schema
     """What is kept beside the columns that tell groups apart."""
     condenses = True
+    one_row = False
+    """Whether a part is always one row."""
 
     @abstractmethod
     def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
@@ -156,6 +158,8 @@ def _narrow(columns: pl.Schema, needed: frozenset[str], keys: Sequence[str]) -> 
 class FoldedContents(Contents):
     """Aggregates that are kept as a few values per group."""
 
+    one_row = True
+
     def __init__(self, parts: Decomposition, result: pl.Schema) -> None:
         self._parts = parts
         self.result = result
@@ -269,6 +273,8 @@ _ROWS = "__rows"
 class Listed(Contents):
     """Contents that keep rows, with these in one list per group: for windows found by key, not by time."""
 
+    one_row = True
+
     def __init__(self, inner: Contents) -> None:
         self._inner = inner
         self._kept = pl.Schema({**inner.stored, SEQUENCE: pl.Int64()})
@@ -276,17 +282,25 @@ class Listed(Contents):
         self.stored = pl.Schema({_ROWS: pl.List(pl.Struct(dict(self._kept)))})
 
     @classmethod
-    def unless_condensed(cls, contents: Contents) -> Contents:
-        """The contents themselves when they keep one short row per group."""
-        return contents if contents.condenses else cls(contents)
+    def unless_short(cls, contents: Contents) -> Contents:
+        """The contents themselves when they keep one row per group."""
+        return contents if contents.one_row else cls(contents)
 
     def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
-        whole = pl.struct(*self._kept).alias(_ROWS)
-        return rows.group_by(by, maintain_order=True).agg(whole)
+        return self._listed(self._inner.fold(rows, by), by)
 
     def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return parts.group_by(by, maintain_order=True).agg(pl.col(_ROWS).explode())
+        if not self._inner.condenses:
+            return parts.group_by(by, maintain_order=True).agg(pl.col(_ROWS).explode())
+        return self._listed(self._inner.merge(self._rows(parts, by), by), by)
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return self._inner.finish(self._rows(parts, by).drop(SEQUENCE), by)
+
+    def _listed(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        return rows.group_by(by, maintain_order=True).agg(pl.struct(*self._kept).alias(_ROWS))
+
+    def _rows(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        """The rows in the lists, as they came."""
         rows = parts.select(*by, _ROWS).explode(_ROWS).unnest(_ROWS)
-        return self._inner.finish(rows.sort(SEQUENCE, maintain_order=True).drop(SEQUENCE), by)
+        return rows.sort(SEQUENCE, maintain_order=True)
