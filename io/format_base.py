@@ -12,6 +12,7 @@ import polars as pl
 
 from unistream.errors import DataError, InvalidSettings
 from unistream.io.base import REJECTED_SCHEMA
+from unistream.location import user_location
 
 RAW_LIMIT = 1024
 """Characters of an unreadable row that are kept."""
@@ -109,7 +110,7 @@ def joined(parts: Sequence[Decoded], columns: pl.Schema) -> Decoded:
 def checked_policy(on_error: str) -> str:
     """The policy itself when it exists, else `InvalidSettings` with the nearest name."""
     if on_error not in POLICIES:
-        raise InvalidSettings.from_unknown("on_error policy", on_error, POLICIES)
+        raise InvalidSettings.from_unknown("on_error policy", on_error, POLICIES, user_location())
     return on_error
 
 

@@ -7,6 +7,7 @@ import polars as pl
 from unistream.errors import DataError
 from unistream.io.format_base import BYTE_ORDER_MARK
 from unistream.io.format_types import convert
+from unistream.location import user_location
 
 MISSING = "pass schema=, a mapping of column to Polars type"
 
@@ -20,12 +21,11 @@ def infer_ndjson(data: bytes, where: str, max_rows: int) -> pl.Schema:
     try:
         frame = pl.read_ndjson(b"\n".join(lines), infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"{where}: types cannot be inferred from the first rows: {error}", hint=MISSING
-        ) from error
+        problem = f"{where}: types cannot be inferred from the first rows: {error}"
+        raise DataError(problem, user_location(), MISSING) from error
     schema = {name: _settled(dtype) for name, dtype in frame.schema.items()}
     if not schema:
-        raise DataError(f"{where}: no rows to infer types from", hint=MISSING)
+        raise DataError(f"{where}: no rows to infer types from", user_location(), MISSING)
     return pl.Schema(schema)
 
 

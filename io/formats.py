@@ -22,6 +22,7 @@ from unistream.io.format_base import (
 from unistream.io.format_csv import CsvFormat
 from unistream.io.format_ndjson import NdjsonFormat
 from unistream.io.format_text import TextFormat
+from unistream.location import user_location
 
 __all__ = [
     "BYTE_ORDER_MARK",
@@ -52,13 +53,14 @@ def format_named(name: str, schema: Any = None, **options: Any) -> Format:
     'csv'
     """
     if name not in FORMATS:
-        raise InvalidSettings.from_unknown("line format", name, FORMATS)
+        raise InvalidSettings.from_unknown("line format", name, FORMATS, user_location())
     if name == "text":
         return _made(TextFormat, name, options)
     if not schema:
         raise InvalidQuery(
             f"Format {name!r} needs a schema",
-            hint='pass schema={"user": pl.String, "amount": pl.Int64}, for example',
+            user_location(),
+            'pass schema={"user": pl.String, "amount": pl.Int64}, for example',
         )
     return _made(FORMATS[name], name, {"schema": pl.Schema(schema), **options})
 

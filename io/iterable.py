@@ -30,7 +30,7 @@ from unistream.io.base import (
 from unistream.io.format_base import checked_policy
 from unistream.io.frames import SchemaLike, as_schema
 from unistream.io.rows import conform, rows_to_frame
-from unistream.location import user_location
+from unistream.location import raised_at, user_location
 
 _SPLIT = "items"
 _LINGER = 0.005
@@ -234,7 +234,9 @@ class _IterableReader(Reader):
             raise
         except BaseException as error:
             problem = f"The iterator failed behind item {self._next}: {type(error).__name__}: {error}"
-            raise ConnectorError(problem) from error
+            place = raised_at(error)
+            hint = "have it try again itself; a job with checkpoint= goes on from here when started again"
+            raise ConnectorError(problem + (f"\n  raised at {place}" if place else ""), hint=hint) from error
         if taken is None:
             return Exhausted()
         if not taken:

@@ -16,6 +16,7 @@ from unistream.io.compressed_bytes import COMPRESSED, open_bytes
 from unistream.io.format_base import checked_policy
 from unistream.io.format_inference import infer_csv, infer_ndjson
 from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
+from unistream.io.frames import as_schema
 from unistream.io.line_cutter import LineCutter
 from unistream.io.line_reader import LineReader
 from unistream.io.line_split import LineOptions
@@ -26,6 +27,8 @@ from unistream.location import user_location
 MAX_LINE_BYTES = 1 << 20
 INFERENCE_BYTES = 4 << 20
 INFERENCE_ROWS = 1000
+PARQUET = b"PAR1"
+"""How a Parquet file begins."""
 
 
 class LineFileSource(Source):
@@ -132,6 +135,12 @@ class LineFileSource(Source):
                 data = stream.read(INFERENCE_BYTES)
             finally:
                 stream.close()
+            if data.startswith(PARQUET):
+                raise InvalidQuery(
+                    f"{entry.path} is a Parquet file, not lines of text",
+                    user_location(),
+                    "read it with us.scan_parquet(...)",
+                )
             if data.strip():
                 return (data if len(data) < INFERENCE_BYTES else data[: data.rfind(b"\n") + 1]), entry.path
         raise InvalidQuery(
@@ -160,7 +169,7 @@ class NdjsonSource(LineFileSource):
 
     def _make_format(self) -> Format:
         if self._given is not None:
-            return NdjsonFormat(pl.Schema(self._given))
+            return NdjsonFormat(as_schema(self._given))
         data, path = self._beginning()
         return NdjsonFormat(infer_ndjson(data, path, INFERENCE_ROWS))
 
@@ -204,7 +213,7 @@ class CsvSource(LineFileSource):
 
     def _make_format(self) -> Format:
         if self._given is not None:
-            return CsvFormat(pl.Schema(self._given), **self._csv)  # type: ignore[arg-type]
+            return CsvFormat(as_schema(self._given), **self._csv)  # type: ignore[arg-type]
         return self._inferred()
 
     def _inferred(self) -> CsvFormat:

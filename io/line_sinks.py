@@ -51,7 +51,8 @@ class LineSink(Sink):
         object.__setattr__(self, "path", path)
         for option in ("max_file_rows", "max_file_bytes"):
             if getattr(self, option) < 1:
-                raise InvalidSettings(f"{option} must be at least 1", user_location())
+                hint = "leave it out for the default"
+                raise InvalidSettings(f"{option} must be at least 1", user_location(), hint)
         _ = self._folder, self._layout  # both check what they are given
 
     @property
@@ -72,7 +73,8 @@ class LineSink(Sink):
                 )
         rest = [name for name in schema.columns if name not in self.partition_by]
         if not rest:
-            raise InvalidQuery("All columns are in partition_by; none is left for the files", user_location())
+            problem = "All columns are in partition_by; none is left for the files"
+            raise InvalidQuery(problem, user_location(), "partition by fewer columns")
         for name in rest:
             if not self._holds(schema.columns[name]):
                 raise InvalidQuery(

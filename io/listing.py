@@ -269,7 +269,9 @@ def _nothing_found(pattern: str, suffixes: tuple[str, ...]) -> ConnectorError:
     if path.is_dir():
         kinds = f" ending in {' or '.join(suffixes)}" if suffixes else ""
         return ConnectorError(
-            f"Folder {pattern} holds no files{kinds}", user_location(), _holds(path) or "it is empty"
+            f"Folder {pattern} holds no files{kinds}",
+            user_location(),
+            _holds(path) or "it is empty; with watch=True files are awaited",
         )
     missing, parent = path, path.parent
     while not parent.is_dir() and parent != parent.parent:

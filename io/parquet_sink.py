@@ -58,7 +58,8 @@ class ParquetSink(Sink):
         for option in ("max_file_rows", "max_file_bytes", "row_group_rows"):
             value = getattr(self, option)
             if value is not None and value < 1:
-                raise InvalidSettings(f"{option} must be at least 1, not {value}", user_location())
+                hint = "leave it out for the default"
+                raise InvalidSettings(f"{option} must be at least 1, not {value}", user_location(), hint)
         _ = self._folder, self._format  # both check what they are given
 
     @property
@@ -79,7 +80,8 @@ class ParquetSink(Sink):
                 )
         rest = {n: kind for n, kind in schema.columns.items() if n not in self._format.partition_by}
         if not rest:
-            raise InvalidQuery("All columns are in partition_by; none is left for the files", user_location())
+            problem = "All columns are in partition_by; none is left for the files"
+            raise InvalidQuery(problem, user_location(), "partition by fewer columns")
         for name, kind in rest.items():
             if not _storable(kind):
                 hint = f'cast or drop it: pl.col("{name}").cast(pl.Int64)'

@@ -58,7 +58,7 @@ class StagedFolder:
                     _write_durably(folder / _REPLACED, json.dumps(found).encode())
                 return
         except OSError as error:
-            raise ConnectorError(f"Cannot write to folder {folder}: {error}", user_location()) from error
+            raise _not_writable(folder, error) from error
         if found:
             some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             raise ConnectorError(
@@ -221,3 +221,14 @@ def _write_durably(path: Path, content: bytes) -> None:
         sync_file(file)
     hidden.replace(path)
     sync_folder(path.parent)
+
+
+def _not_writable(folder: Path, error: OSError) -> ConnectorError:
+    hint = "name a folder that can be made or written to"
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        hint = f"{error.filename} is a file: a sink writes several files into a folder; name another one"
+    elif isinstance(error, PermissionError):
+        hint = "give this process the right to write there, or name another folder"
+    return ConnectorError(
+        f"Cannot write to folder {folder}: {error.strerror or error}", user_location(), hint
+    )

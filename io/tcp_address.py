@@ -49,7 +49,7 @@ class Address:
             )
         if not (0 if listen else 1) <= int(port) <= 65_535:
             problem = f"Port {port} of address {text!r} does not lie between 1 and 65535"
-            raise InvalidSettings(problem, user_location())
+            raise InvalidSettings(problem, user_location(), _HINT)
         return cls(_host(host, text, listen), int(port))
 
     def resolve(self) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:

@@ -140,6 +140,11 @@ class Storage(ABC):
             yield
         except FileNotFoundError as error:
             raise self._missing(name) from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConnectorError(
+                f"Cannot {action} {self.url}/{name}: {self.url} is no folder",
+                hint="a file has that name; choose another folder",
+            ) from error
         except OSError as error:
             raise ConnectorError(
                 f"Cannot {action} {self.url}/{name}: {error.strerror or error}",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from unistream import errors
+from unistream.location import raised_at
 
 EXIT_CODES: tuple[tuple[type[errors.UnistreamError], int], ...] = (
     (errors.JobFailed, 1),
@@ -134,9 +135,8 @@ def load_job(target: str) -> Any:
             if file.parent.is_dir()
             else None
         )
-        raise errors.InvalidQuery(
-            f"There is no file {path!r}", hint=f"did you mean {near!r}?" if near else None
-        )
+        hint = f"did you mean {near!r}?" if near else "name a Python file, as in `unistream run jobs.py`"
+        raise errors.InvalidQuery(f"There is no file {path!r}", hint=hint)
     names = run_file(file)
     jobs = {key: value for key, value in names.items() if isinstance(value, Job)}
     if name:
@@ -167,11 +167,18 @@ def run_file(file: Path) -> dict[str, Any]:
     except errors.UnistreamError:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}:{last.lineno}: {last.line}"
+        what = error.msg if isinstance(error, SyntaxError) else error
         raise errors.InvalidQuery(
-            f"{file} failed while it was read: {type(error).__name__}: {error}", where
+            f"{file} failed while it was read: {type(error).__name__}: {what}",
+            _place(error),
+            f"python {file} shows where; a program only describes jobs, `unistream run` runs them",
         ) from error
+
+
+def _place(error: Exception) -> str | None:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {(error.text or '').strip()}"
+    return raised_at(error)
 
 
 def load_settings(given: tuple[str, ...]) -> Any:

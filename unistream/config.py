@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from unistream.durations import Duration, seconds
 from unistream.errors import InvalidSettings
@@ -47,6 +47,11 @@ class Settings:
     debug: bool = False
     """Show the inner trace of errors."""
 
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Only to name the nearest setting when one is misspelled."""
+        cls._check_names(given, "setting")
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         for name in ("checkpoint_interval", "progress_interval"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
@@ -60,9 +65,9 @@ class Settings:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidSettings(
-                    f"Setting {name!r} must be a whole number from 1, not {value!r}", user_location()
-                )
+                hint = f"the default is {type(self).__dataclass_fields__[name].default}"
+                problem = f"Setting {name!r} must be a whole number from 1, not {value!r}"
+                raise InvalidSettings(problem, user_location(), hint)
 
     @classmethod
     def load(
@@ -78,24 +83,30 @@ class Settings:
             try:
                 values |= tomllib.loads(file.read_text())
             except tomllib.TOMLDecodeError as error:
-                raise InvalidSettings(f"{file} is not valid TOML: {error}") from error
-        known = {field.name for field in fields(cls)}
-        for name, text in (os.environ if environment is None else environment).items():
-            if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(ENVIRONMENT_PREFIX + "TEST_"):
-                values[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = parsed(text)
-        values |= keywords or {}
-        for name in values:
-            if name not in known:
-                raise InvalidSettings.from_unknown("setting", name, known, user_location())
-        return cls(**values)
+                hint = 'write lines such as `tick_rows = 50_000` or `checkpoint_interval = "30s"`'
+                raise InvalidSettings(f"{file} is not valid TOML: {error}", user_location(), hint) from error
+        cls._check_names(values, f"setting in {file.name}")
+        given = os.environ if environment is None else environment
+        from_environment = {
+            name.removeprefix(ENVIRONMENT_PREFIX).lower(): parsed(text)
+            for name, text in given.items()
+            if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(ENVIRONMENT_PREFIX + "TEST_")
+        }
+        cls._check_names(from_environment, f"setting in the environment ({ENVIRONMENT_PREFIX}...)")
+        cls._check_names(keywords or {}, "setting")
+        return cls(**{**values, **from_environment, **(keywords or {})})
 
     def override(self, **changes: Any) -> Settings:
         """The same settings with some replaced."""
-        known = {field.name for field in fields(self)}
-        for name in changes:
-            if name not in known:
-                raise InvalidSettings.from_unknown("setting", name, known, user_location())
+        self._check_names(changes, "setting")
         return replace(self, **changes)
+
+    @classmethod
+    def _check_names(cls, given: Iterable[str], what: str) -> None:
+        known = {field.name for field in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise InvalidSettings.from_unknown(what, name, known, user_location())
 
 
 def parsed(text: str) -> Any:

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 from unistream.errors import InvalidSettings
+from unistream.location import user_location
 
 MICROSECONDS = {
     "us": 1,
@@ -39,7 +40,8 @@ def microseconds(duration: Duration, what: str = "duration") -> int:
             return -total if duration.strip().startswith("-") else total
     raise InvalidSettings(
         f"{what} {duration!r} is not a duration",
-        hint='write "5s", "250ms" or "1h30m" (us ms s m h d w), a timedelta, or a number of seconds',
+        user_location(),
+        'write "5s", "250ms" or "1h30m" (us ms s m h d w), a timedelta, or a number of seconds',
     )
 
 

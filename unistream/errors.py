@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class UnistreamError(Exception):
@@ -18,6 +19,13 @@ class UnistreamError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+
+    def located(self, where: str | None) -> Self:
+        """Itself, with the line of the program when it has none yet."""
+        if self.where is None and where is not None:
+            self.where = where
+            self.args = (self.args[0], where, *self.args[2:])
+        return self
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -37,8 +45,8 @@ class InvalidQuery(UnistreamError):
     ) -> InvalidQuery:
         known = list(columns)
         near = nearest(name, known)
-        hint = f"did you mean {near!r}?" if near else None
-        return cls(f"Column {name!r} not found in {step}. Columns: {known}", where, hint)
+        hint = f"did you mean {near!r}?" if near else "choose one of these columns"
+        return cls(f"Column {name!r} not found in {step}. Columns: {some_of(known, near)}", where, hint)
 
     @classmethod
     def from_missing_name(cls, name: str, names: Iterable[str], place: str) -> InvalidQuery:
@@ -101,6 +109,19 @@ class JobFailed(UnistreamError):
         super().__init__(message, where, hint)
         self.args = (message, where, hint, operator)
         self.operator = operator
+
+
+def some_of(names: Iterable[str], first: str | None = None, most: int = 20) -> str:
+    """Names as a list that stays readable for tables with very many columns.
+
+    >>> some_of(["a", "b", "c"], most=2), some_of(["a", "b", "c"], first="c", most=2)
+    ("['a', 'b', and 1 more]", "['c', 'a', and 1 more]")
+    """
+    known = list(names)
+    if len(known) <= most:
+        return str(known)
+    shown = known if first is None else [first, *(name for name in known if name != first)]
+    return f"{str(shown[:most])[:-1]}, and {len(known) - most} more]"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

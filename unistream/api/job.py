@@ -169,10 +169,12 @@ def job(*jobs: Job) -> Job:
     >>> both.run(progress=False).rows_in
     2
     """
+    hint = "as in `us.job(a.sink_csv(...), b.sink_parquet(...))`"
     if not jobs:
-        raise InvalidQuery(
-            "job needs at least one sink", user_location(), "as in `us.job(a.sink_csv(...), ...)`"
-        )
+        raise InvalidQuery("job needs at least one sink", user_location(), hint)
+    for one in jobs:
+        if not isinstance(one, Job):
+            raise InvalidQuery(f"job takes jobs, not {type(one).__name__}", user_location(), hint)
     return Job(tuple(root for one in jobs for root in one._roots))
 
 
@@ -259,9 +261,11 @@ def _stores() -> Callable[[str], StateStore]:
 def _check_sink(root: Write) -> None:
     schema = root.schema
     if schema.changes not in root.sink.accepts:
-        what = "updates and deletes rows" if schema.changes is not Changes.APPEND else "only adds rows"
-        hint = "emit final results (window with emit='close'), use .changes(), or a sink with key="
+        what = "only adds rows" if schema.changes is Changes.APPEND else "updates its rows as more come in"
         raise InvalidQuery(
-            f"The stream {what}, and sink {root.sink.name!r} cannot hold that", root.where, hint
+            f"The stream {what}, and sink {root.sink.name!r} cannot hold that",
+            root.where,
+            "emit final results (.window(...) with emit='close'), write what happens with .changes(), "
+            "or take the answer with .collect()",
         )
     root.sink.check(schema)

@@ -10,6 +10,7 @@ import polars as pl
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand, is_constant, output_schema, predicate, why_not_row_wise
 from unistream.expressions.schema import StreamSchema
+from unistream.io.frames import as_schema
 from unistream.operators.stateless import (
     ExplodeStep,
     FilterStep,
@@ -89,9 +90,14 @@ def cast(schema: StreamSchema, dtypes: Any, where: str | None) -> RowStep:
         for name in dtypes:
             if isinstance(name, str):
                 _known(schema, name, "cast", where)
-        exprs = [_column(name).cast(dtype) for name, dtype in dtypes.items()]
-    else:
-        exprs = [pl.all().cast(dtypes)]
+    try:
+        if isinstance(dtypes, Mapping):
+            exprs = [_column(name).cast(dtype) for name, dtype in dtypes.items()]
+        else:
+            exprs = [pl.all().cast(dtypes)]
+    except TypeError as error:
+        hint = 'as in `cast({"a": pl.Int64})` or `cast(pl.String)`'
+        raise InvalidQuery(f"cast needs Polars types, not {dtypes!r}", where, hint) from error
     return with_columns(schema, exprs, {}, where)
 
 
@@ -147,7 +153,7 @@ def promised(
     if not callable(function):
         raise InvalidQuery(f"{step} needs a function, not {type(function).__name__}", where)
     if made is not None:
-        return pl.Schema(made)
+        return as_schema(made)
     hint = "pass schema= with the columns and types it returns"
     try:
         result = function(pl.DataFrame(schema=columns))
@@ -156,9 +162,8 @@ def promised(
         message = f"{step} asked the function with an empty frame and it raised {what}"
         raise InvalidQuery(message, where, hint) from error
     if not isinstance(result, pl.DataFrame):
-        raise InvalidQuery(
-            f"{step}: the function returned {type(result).__name__}, not a frame", where, hint
-        )
+        returned = f"{step}: the function returned {type(result).__name__}, not a frame"
+        raise InvalidQuery(returned, where, "return a pl.DataFrame; for no rows return frame.clear()")
     return result.schema
 
 

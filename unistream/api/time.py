@@ -61,5 +61,6 @@ def _check_type(column: str, dtype: pl.DataType, where: str | None) -> None:
 def _not_negative(duration: Duration, what: str, where: str | None) -> int:
     found = microseconds(duration, what)
     if found < 0:
-        raise InvalidSettings(f"{what}={duration!r} is less than nothing", where)
+        hint = f'give a length of time from zero on, as in {what}="5s"'
+        raise InvalidSettings(f"{what}={duration!r} is less than nothing", where, hint)
     return found

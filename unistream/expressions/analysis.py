@@ -60,8 +60,10 @@ def output_schema(
             resolved = frame.collect(engine="in-memory").schema
         except _TYPE_ERRORS as error:
             raise refusal(error, schema, step, where) from error
-        except POLARS_ERRORS:
-            pass  # such as `.get(0)`: nothing there, which says nothing about rows to come
+        except POLARS_ERRORS as error:
+            if "cannot compare" in str(error):
+                raise refusal(error, schema, step, where) from error
+            # such as `.get(0)`: nothing there, which says nothing about rows to come
     for name, dtype in resolved.items():
         if dtype in (pl.Unknown, pl.Object):
             hint = "say it, as in `map_elements(fn, return_dtype=pl.Int64)` or with `.cast(...)`"

@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from unistream.causes import first_words
 from unistream.errors import InvalidQuery
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.expression_tree import Node, UnknownExpression
-from unistream.expressions.refusal import POLARS_ERRORS, first_words, refusal
+from unistream.expressions.refusal import POLARS_ERRORS, refusal
 
 
 def expand(
@@ -115,6 +116,10 @@ class _Scope:
             return self.outputs([expr]).names()
         try:
             grouped = self._frame.group_by(self.keys).agg(expr).collect_schema()
+        except pl.exceptions.DuplicateError as error:
+            hint = "leave it out: keys are in the result anyway; or name it otherwise with `.alias(...)`"
+            message = f"`{expr}` in {self.step} has the name of a key"
+            raise InvalidQuery(message, self.where, hint) from error
         except POLARS_ERRORS as error:
             raise refusal(error, self.schema, self.step, self.where) from error
         return grouped.names()[len(self.keys) :]

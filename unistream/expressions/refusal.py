@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from unistream.causes import first_words, way_out
 from unistream.errors import InvalidQuery, nearest
 
 POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError)
@@ -35,16 +36,8 @@ def refusal(error: BaseException, schema: pl.Schema, step: str, where: str | Non
         return InvalidQuery(f"No struct in {step} has a field {said!r}", where, hint)
     if "filter predicate must be" in said:
         return InvalidQuery(f"{step} cannot work: {said}", where, "compare it, as in `pl.col('a') > 0`")
-    hint = next((text for kind, text in _HINTS if isinstance(error, kind)), None)
+    hint = way_out(error) or next((text for kind, text in _HINTS if isinstance(error, kind)), None)
     return InvalidQuery(f"{step} cannot work: {said}", where, hint)
-
-
-def first_words(error: BaseException) -> str:
-    """Polars' sentence without the plan it prints below, but with the expression it blames."""
-    text = str(error)
-    blamed = re.search(r"following expression:\s*(.+)", text)
-    sentence = text.split("\n\n")[0].strip()
-    return f"{sentence} (in `{blamed.group(1).strip()}`)" if blamed else sentence
 
 
 def _quoted(text: str) -> str | None:

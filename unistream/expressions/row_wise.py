@@ -17,7 +17,7 @@ Kind = Literal[
 
 _HINTS: dict[Kind, str] = {
     "aggregates": "use `group_by(...).agg(...)` or `.window(...).agg(...)`",
-    "looks at other rows": "use `group_by(...).over(...)`, `.window(...)` or `.process(...)`",
+    "looks at other rows": "take rows together first: `.window(...).agg(...)` or `.window(...).apply(fn)`",
     "changes the number of rows": "use the verb of the stream: `filter`, `unique`, `explode`, `head`",
     "is random": "give each row its own value before the stream, or hash a key column",
     "not known to be row-wise": "use `map_batches(fn, schema=...)` of the stream, or promise it with "

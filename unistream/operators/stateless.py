@@ -10,7 +10,7 @@ from typing import ClassVar
 import polars as pl
 
 from unistream.elements import Batch
-from unistream.errors import DataError
+from unistream.errors import DataError, some_of
 from unistream.expressions.analysis import columns_read, is_constant
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
@@ -208,9 +208,9 @@ class MapBatchesStep(RowStep):
                 "return the frame; for nothing return frame.clear()",
             )
         if result.schema != self.made:
-            given, promised = dict(result.schema), dict(self.made)
             raise DataError(
-                f"map_batches: {self.label} returned columns {given}, promised {promised}",
+                f"map_batches: {self.label} does not return what was promised: "
+                f"{_difference(result.schema, self.made)}",
                 self.where,
                 "pass schema= with the columns and types the function returns",
             )
@@ -316,3 +316,12 @@ def _spelled(exprs: Sequence[pl.Expr]) -> str:
 def _one_line(expr: pl.Expr) -> str:
     text = " ".join(str(expr).split())
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _difference(given: pl.Schema, promised: pl.Schema) -> str:
+    """The first few ways in which two schemas differ."""
+    parts = [f"column {name!r} is missing" for name in promised if name not in given]
+    parts += [f"column {name!r} is new" for name in given if name not in promised]
+    both = [name for name in promised if name in given and given[name] != promised[name]]
+    parts += [f"column {name!r} is {given[name]} instead of {promised[name]}" for name in both]
+    return "; ".join(parts[:5]) or f"the columns come in another order: {some_of(given)}"

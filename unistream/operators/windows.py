@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from unistream.durations import Duration, microseconds, spelled
 from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.location import user_location
 
 _DAY = 86_400_000_000
 _CALENDAR = re.compile(r"(\d+)(mo|q|y|w|d)")
@@ -37,7 +38,8 @@ class Span:
         """
         found = cls._parse(given, what, where)
         if found.months <= 0 and found.days <= 0 and found.micros <= 0:
-            raise InvalidSettings(f"The {what} {given!r} of a window is not longer than nothing", where)
+            hint = 'as in us.tumbling("1m") or us.sliding("10m", every="1m")'
+            raise InvalidSettings(f"The {what} {given!r} of a window is not longer than nothing", where, hint)
         return found
 
     @classmethod
@@ -208,7 +210,8 @@ class Emit:
 
     def __post_init__(self) -> None:
         if self.when not in ("close", "change", "every"):
-            raise InvalidQuery(f"emit={self.when!r} is not known", hint='"close", "change" or us.every("5s")')
+            hint = 'use emit="close", emit="change" or emit=us.every("5s")'
+            raise InvalidQuery(f"emit={self.when!r} is not known", user_location(), hint)
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from html import escape
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import MAIN, JobGraph, Vertex
+from unistream.location import user_location
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write
 
 FORMATS = ("text", "mermaid", "json")
@@ -23,7 +24,8 @@ def explain(roots: Sequence[Node], graph: JobGraph, format: str = "text") -> str
     if format == "json":
         vertices = [_as_json(vertex) for vertex in graph]
         return json.dumps({"logical": _logical(roots).splitlines(), "physical": vertices}, indent=2)
-    raise InvalidQuery(f"explain has no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    hint = f"one of {', '.join(FORMATS)}"
+    raise InvalidQuery(f"explain has no format {format!r}", user_location(), hint)
 
 
 def _logical(roots: Sequence[Node]) -> str:

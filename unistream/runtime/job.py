@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from unistream.clock import Clock
 from unistream.errors import JobFailed, UnistreamError
+from unistream.location import user_location
 from unistream.runtime.local import LocalRuntime
 from unistream.runtime.progress import Progress
 from unistream.runtime.recovery import NEVER, RestartStrategy, worth_retrying
@@ -49,6 +50,8 @@ class Execution:
         try:
             self._runtime.open()
         except BaseException as error:
+            if isinstance(error, UnistreamError):
+                error.located(user_location())
             self._error = error
             self._runtime.close()
             self._move("failed")
