@@ -21,11 +21,15 @@ _DIE_WITH_PARENT = 1
 _QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
 _IMPORTS = (
     "unistream.runtime.checkpoint",
-    "unistream.io.parquet_source",
-    "unistream.io.parquet_sink",
+    "unistream.io.parquet_reader",
     "unistream.io.parquet_writer",
+    "unistream.operators.accumulators",
+    "unistream.operators.pane_merger",
+    "unistream.operators.window_aggregate",
+    "unistream.api.keyed",
     "recovery_jobs",
 )
+"""What a child needs, so that it need not import it. None of them starts threads, which a fork would lose."""
 
 
 @dataclass

@@ -13,8 +13,11 @@ from recovery_jobs import RESULTS, check_all, make_rows, write_input, written
 from unistream.clock import Random
 from unistream.testing.ways import folder_in_memory
 
-LONGEST = 0.5
-"""Seconds after the start of a process within which it is killed."""
+EARLY = 0.3
+"""Share of the kills that come while a process starts, at the latest after as many seconds."""
+
+MOST_CHECKPOINTS = 5
+"""Other kills come after so many checkpoints of the process, and a little later."""
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +49,38 @@ class Siege:
         rows = make_rows(self.rows, seed=number)
         write_input(folder / "in", rows, files=12)
         killed = 0
-        while not self._once(folder, random.uniform(0, LONGEST) if killed < most else 120.0):
+        while not self._once(folder, random if killed < most else None):
             killed += 1
         check_all(rows, {name: written(folder / "out", name) for name in RESULTS})
         return killed
 
-    def _once(self, folder: Path, seconds: float) -> bool:
-        """Whether a process came to the end before it was killed."""
+    def _once(self, folder: Path, random: Random | None) -> bool:
+        """Whether a process came to its end, which it does at the latest when nobody kills it."""
+        known = newest(folder / "ckpt")
         child = self.forks.start(
-            "recovery_jobs", self.function, folder / "in", folder, "30ms", self.tick_rows
+            "recovery_jobs", self.function, folder / "in", folder, "20ms", self.tick_rows
         )
-        child.wait(seconds)
+        if random is None:
+            assert child.wait(120), "the job does not end"
+        elif random.random() < EARLY:
+            child.wait(random.uniform(0, EARLY))
+        else:
+            aim = (
+                known + 2 + random.randint(0, MOST_CHECKPOINTS)
+            )  # its first id closes that of the one before
+            while newest(folder / "ckpt") < aim and not child.wait(0.002):
+                pass
+            child.wait(random.uniform(0, 0.03))
         if child.kill():
             return False
         assert "returned" in child.outcome, child.outcome
         return True
+
+
+def newest(checkpoints: Path) -> int:
+    """The last id in a checkpoint directory that may not be there yet."""
+    folder = checkpoints / "checkpoints"
+    return max((int(file.stem) for file in folder.glob("*.json")), default=0) if folder.is_dir() else 0
 
 
 def test_fifty_kills(forks: Forks) -> None:
