@@ -71,7 +71,11 @@ class Checkpoints:
         try:
             self._store = CheckpointStore(storage, self._lease, clock=clock)
             self._folder = _work_folder(storage)
-            self._backend = RocksBackend(self._folder / "state", key_groups=settings.key_groups)
+            self._backend = RocksBackend(
+                self._folder / "state",
+                memory_budget_bytes=settings.memory_budget_bytes,
+                key_groups=settings.key_groups,
+            )
             self._restored = self._restore()
         except BaseException:
             self._lease.release()
