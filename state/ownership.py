@@ -157,8 +157,8 @@ class Lease:
     def _fenced(self) -> StateError:
         if newest_epoch(self.storage) == self.epoch:
             return StateError(
-                f"{self.storage.url} has a checkpoint {self.last + 1} already: an earlier attempt, whose answer "
-                "was lost, has created it",
+                f"{self.storage.url} has a checkpoint {self.last + 1} already: "
+                "an earlier attempt, whose answer was lost, has created it",
                 hint="restart the job: it goes on from the newest checkpoint",
             )
         owner = _owner(self.storage, newest_epoch(self.storage))
@@ -200,9 +200,8 @@ def own(
     try:
         owner = _claim(storage, job_id, clock, random, None if take_over or lock else microseconds(lease))
         storage.clear_unfinished()
-        claimed = Lease(storage, owner, lock, clock, microseconds(lease), _close_next(storage, owner.epoch))
-        claimed.check()
-        return claimed
+        last = _close_next(storage, owner.epoch)
+        return Lease(storage, owner, lock, clock, microseconds(lease), last)
     except BaseException:
         if lock is not None:
             lock.release()

@@ -284,6 +284,14 @@ def test_retention_by_count_and_age(tmp_path: Path, root: Path) -> None:
         assert store.newest() is not None and lying(root) == store.load(5).stored_names
 
 
+def test_content_that_was_cleaned_away_is_stored_again(tmp_path: Path, root: Path) -> None:
+    with opened(root) as store:
+        for content in (CONTENTS[0], CONTENTS[1], CONTENTS[0]):
+            save(store, tmp_path, [content])
+            store.retain(1)
+            assert verify(root).ok and len(lying(root)) == 1
+
+
 def test_files_on_their_way_stay(tmp_path: Path, root: Path) -> None:
     with opened(root) as store:
         save(store, tmp_path, CONTENTS[:1])
@@ -337,6 +345,7 @@ def test_a_savepoint_stands_alone(tmp_path: Path, root: Path) -> None:
         store.retain(1)
         assert lying(root) == set()
     assert verify(target).ok and CheckpointReader(target).newest() == kept
+    assert all((target / name).stat().st_nlink == 1 for name in kept.stored_names)
     assert (kept.kind, kept.positions, kept.parent) == ("savepoint", saved.positions, None)
     assert contents_of(CheckpointReader(target), kept) == [*CONTENTS, CONTENTS[1]]
     with opened(target) as store:

@@ -314,6 +314,21 @@ def test_without_locks_a_dead_process_of_this_machine_is_replaced_at_once(
     assert owned(lockless).epoch == 2
 
 
+def test_a_process_that_ended_but_was_not_waited_for_is_dead(
+    lockless: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: child.pid)
+        owned(lockless)
+    with pytest.raises(StateError, match=f"in use by process {child.pid} "):
+        owned(lockless)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert owned(lockless).epoch == 2
+    child.communicate()
+
+
 def test_a_number_given_to_another_process_is_not_taken_for_the_owner(
     lockless: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

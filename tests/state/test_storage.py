@@ -1,6 +1,7 @@
 """Storage: durable names, creates that succeed once, and errors that name the file."""
 
 import errno
+import fcntl
 import os
 import pickle
 import socket
@@ -14,7 +15,7 @@ import pytest
 from unistream import faults
 from unistream.errors import ConnectorError, InvalidSettings, MissingDependency, StateError, UnistreamError
 from unistream.state.local_storage import LocalStorage
-from unistream.state.storage import NameTaken, NotStored, Storage, Stored, storage_for
+from unistream.state.storage import InUse, NameTaken, NotStored, Storage, Stored, storage_for
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +281,29 @@ def test_what_a_dead_writer_left_is_cleared(tmp_path: Path) -> None:
     alive.clear_unfinished()
     alive.publish("c/3", b"data")
     assert not left[0].exists() and len(alive.list("c")) == 2
+
+
+def test_a_lock_on_a_file_that_was_taken_over_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, other = LocalStorage(tmp_path), LocalStorage(tmp_path)
+    original = fcntl.flock
+    taken: list[Any] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not taken:
+            taken.append(None)
+            taken.append(other.lock("lock", take_over=True))
+        original(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InUse):
+        storage.lock("lock")
+    taken[1].release()
+    held = storage.lock("lock")
+    assert held is not None
+    with pytest.raises(InUse):
+        other.lock("lock")
 
 
 def test_links_are_not_followed_when_removing(tmp_path: Path) -> None:
