@@ -16,6 +16,7 @@ from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
 from unistream.operators.union import UnionSpec
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
+from unistream.plan.promises import promise
 from unistream.plan.tree import Roots, readers, walk
 
 
@@ -124,7 +125,8 @@ class _Lowering:
             case Apply():
                 self._operator(node, node.spec, node.over)
             case Write():
-                self._vertex(node, Kind.SINK, node.sink.name, node.sink, (node.input,), node.sink.describe())
+                details = {**node.sink.describe(), "delivery": promise(node)}
+                self._vertex(node, Kind.SINK, node.sink.name, node.sink, (node.input,), details)
 
     def _operator(self, node: Node, spec: OperatorSpec, inputs: Sequence[Node]) -> None:
         self._vertex(node, Kind.OPERATOR, spec.name, spec, inputs, spec.describe())
