@@ -29,6 +29,7 @@ class CheckpointReader:
     def __init__(self, storage: Storage | str | Path) -> None:
         self.storage = storage_for(storage)
         self._named: dict[int, frozenset[str] | None] = {}
+        self._closing: set[int] = set()
 
     def ids(self) -> list[int]:
         """The ids of all checkpoints, ascending. Raises `StateError` when one is damaged."""
@@ -64,7 +65,12 @@ class CheckpointReader:
         """What lies under an id of the sequence."""
         name = checkpoint_name(id)
         record = decode_checkpoint(self.storage.read(name), id, f"{self.storage.url}/{name}")
-        self._named[id] = record.stored_names if isinstance(record, Manifest) else None
+        if isinstance(record, Manifest):
+            self._named[id] = record.stored_names
+            return record
+        self._named[id] = None
+        if record.closed_by_next:
+            self._closing.add(id)
         return record
 
     def _names(self, id: int) -> frozenset[str] | None:

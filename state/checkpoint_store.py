@@ -16,7 +16,7 @@ under a name of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from unistream.errors import StateError
 from unistream.faults import point
 from unistream.state.checkpoint_reader import NEWEST, CheckpointReader, check_content
 from unistream.state.local_storage import make_folder
-from unistream.state.manifest import FileEntry, Gap, Manifest, Newest, decode_checkpoint, file_epoch, seal
+from unistream.state.manifest import FileEntry, Manifest, Newest, decode_checkpoint, file_epoch, seal
 from unistream.state.ownership import KEPT_RECORDS, Lease, checkpoint_name, forget_owners, sequence
 from unistream.state.snapshot import SnapshotFile
 from unistream.state.storage import NotStored, Storage, storage_for
@@ -178,14 +178,19 @@ class CheckpointStore(CheckpointReader):
             self._step_back(id)
         return self._remove([id])
 
-    def savepoint(self, id: int, target: Storage | str | Path) -> Manifest:
-        """Copy a checkpoint, every byte verified, to a place of its own that shares nothing with this one."""
+    def savepoint(
+        self, id: int, target: Storage | str | Path, extra: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Copy a checkpoint, every byte verified, to a place of its own that shares nothing with this one.
+
+        `extra` is added to that of the manifest.
+        """
         from unistream.state.savepoint import copy_checkpoint
 
         manifest = self.load(id)
         self._uploads.pin(manifest.files)
         try:
-            return copy_checkpoint(self.storage, manifest, storage_for(target), self._clock)
+            return copy_checkpoint(self.storage, manifest, storage_for(target), self._clock, extra or {})
         finally:
             self._uploads.unpin(manifest.files)
 
@@ -267,8 +272,7 @@ class CheckpointStore(CheckpointReader):
         """Remove gaps before the oldest checkpoint; those that close off a former owner stay for long."""
         present = sequence(self.storage)
         oldest = next((number for number in present if self._names(number) is not None), 0)
-        gaps = [self.record(number) for number in present if self._names(number) is None]
-        closing = [gap.id for gap in gaps if isinstance(gap, Gap) and gap.closed_by_next]
-        kept = closing[-KEPT_RECORDS:]
-        self.storage.delete(checkpoint_name(gap.id) for gap in gaps if gap.id < oldest and gap.id not in kept)
+        gaps = [number for number in present if number < oldest and self._names(number) is None]
+        kept = sorted(self._closing.intersection(present))[-KEPT_RECORDS:]
+        self.storage.delete(checkpoint_name(number) for number in gaps if number not in kept)
         forget_owners(self.storage, self._lease.epoch)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,7 +19,9 @@ from unistream.state.storage import Storage
 from unistream.state.uploads import local_digest
 
 
-def copy_checkpoint(source: Storage, manifest: Manifest, target: Storage, clock: Clock) -> Manifest:
+def copy_checkpoint(
+    source: Storage, manifest: Manifest, target: Storage, clock: Clock, extra: Mapping[str, Any]
+) -> Manifest:
     """Copy a checkpoint with all its files, verified on the way; it exists in `target` once it is complete.
 
     The copy is a checkpoint directory with one entry of kind savepoint, readable like any other.
@@ -36,7 +40,13 @@ def copy_checkpoint(source: Storage, manifest: Manifest, target: Storage, clock:
                 done.add(copy.stored_name)
         states.append(SubtaskState(subtask=state.subtask, files=files, tables=state.tables))
     savepoint = msgspec.structs.replace(
-        manifest, kind="savepoint", states=tuple(states), epoch=0, parent=None, created=clock.now()
+        manifest,
+        kind="savepoint",
+        states=tuple(states),
+        epoch=0,
+        parent=None,
+        created=clock.now(),
+        extra={**manifest.extra, **extra},
     )
     data = seal(savepoint)
     target.publish(checkpoint_name(savepoint.id), data)
