@@ -37,7 +37,8 @@ class CheckpointReader:
 
     def list(self) -> list[Manifest]:
         """All checkpoints, oldest first. Raises `StateError` when one is damaged."""
-        records = (self.record(number) for number in sequence(self.storage))
+        known_gaps = {number for number, names in self._named.items() if names is None}
+        records = (self.record(number) for number in sequence(self.storage) if number not in known_gaps)
         return [record for record in records if isinstance(record, Manifest)]
 
     def newest(self) -> Manifest | None:
