@@ -113,10 +113,26 @@ class Lease:
             self._create(id, data)
             self.check()
 
+    def begin_after(self, id: int) -> None:
+        """Use no id up to this one, in a directory that goes on from a checkpoint of another.
+
+        No former owner can be hurt by the hole: the name that each would create next is taken.
+        """
+        with self._mutex:
+            self.check()
+            if id > self.last:
+                self._create(id, seal(Gap(id=id, epoch=self.epoch, closed_by_next=False)))
+
+    @property
+    def renewal_is_due(self) -> bool:
+        """Whether `renew` would write something."""
+        silent = self._clock.now() - self._renewed
+        return self._open and self._lock is None and silent >= self._period // 3
+
     def renew(self) -> None:
         """Say that the owner lives; to be called every few seconds. Cheap: mostly it does nothing."""
         now = self._clock.now()
-        if self._open and self._lock is None and now - self._renewed >= self._period // 3:
+        if self.renewal_is_due:
             self.storage.replace(_name(OWNERS, self.epoch, "alive"), b"%d" % now)
             self._renewed = now
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -63,6 +63,11 @@ class TableStore(StateStore):
     def add_stored(self, table: StoredTable) -> None:
         """A restored table (or one subtask's part of it) that waits to be opened."""
         self._stored.setdefault(table.name, []).append(table)
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The tables that were opened, by name."""
+        return self._records
 
     @property
     def unclaimed(self) -> Sequence[str]:

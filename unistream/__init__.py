@@ -25,8 +25,9 @@ from unistream.api.sources import (
     scan_socket,
     scan_text,
 )
+from unistream.api.state import read_state
 from unistream.api.stream import Stream
-from unistream.api.windows import cumulating, every, session, sliding, tumbling
+from unistream.api.windows import counting, cumulating, every, session, sliding, tumbling
 from unistream.config import Settings
 from unistream.errors import (
     ConnectorError,
@@ -39,12 +40,16 @@ from unistream.errors import (
     UnistreamError,
 )
 from unistream.runtime.progress import Progress
+from unistream.runtime.recovery import Exponential, FailureRate, FixedDelay
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConnectorError",
     "DataError",
+    "Exponential",
+    "FailureRate",
+    "FixedDelay",
     "InvalidQuery",
     "InvalidSettings",
     "Job",
@@ -56,10 +61,12 @@ __all__ = [
     "StateError",
     "Stream",
     "UnistreamError",
+    "counting",
     "cumulating",
     "every",
     "from_frame",
     "job",
+    "read_state",
     "scan",
     "scan_csv",
     "scan_iterable",

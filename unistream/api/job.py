@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from unistream.api.termination import terminable
 from unistream.clock import Clock, SystemClock
 from unistream.config import Settings
 from unistream.durations import Duration
@@ -23,8 +24,10 @@ from unistream.runtime.job import Execution
 from unistream.runtime.local import LocalRuntime, Surroundings
 from unistream.runtime.progress import Progress
 from unistream.runtime.recovery import NEVER, Exponential, RestartStrategy
+from unistream.runtime.time_report import TimeReport
 
 if TYPE_CHECKING:
+    from unistream.api.state import LiveState
     from unistream.state.backend import StateStore
 
 Until = Literal["end", "available"]
@@ -46,6 +49,7 @@ class Job:
         until: Until = "end",
         checkpoint: str | Path | None = None,
         every: Duration | None = None,
+        restore: int | str | Path | None = None,
         restart: RestartStrategy | None = None,
         allow_dropped_state: bool = False,
         progress: bool | None = None,
@@ -54,13 +58,14 @@ class Job:
     ) -> Progress:
         """Run and wait, with a progress display in a terminal or notebook; returns the final progress.
 
-        An interrupt (Ctrl-C, the notebook's stop) ends the job cleanly before it is raised again. For the
-        options see `start`.
+        An interrupt (Ctrl-C, the notebook's stop) or a termination signal ends the job cleanly, with a last
+        checkpoint, before it is raised again. For the options see `start`.
         """
         run = self.start(
             until=until,
             checkpoint=checkpoint,
             every=every,
+            restore=restore,
             restart=restart,
             allow_dropped_state=allow_dropped_state,
             settings=settings,
@@ -69,9 +74,9 @@ class Job:
         from unistream.api.display import following
 
         try:
-            with following(run, progress):
+            with terminable(), following(run, progress):
                 run.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             run.stop()
             raise
         return run.progress
@@ -82,6 +87,7 @@ class Job:
         until: Until = "end",
         checkpoint: str | Path | None = None,
         every: Duration | None = None,
+        restore: int | str | Path | None = None,
         restart: RestartStrategy | None = None,
         allow_dropped_state: bool = False,
         settings: Settings | None = None,
@@ -94,6 +100,11 @@ class Job:
         next start goes on from the newest; with it a failed job is restarted as `restart` says (with
         growing delays by default). A program that no longer has a step whose state was kept is refused
         unless `allow_dropped_state`.
+
+        `restore` begins from another checkpoint: the folder of a savepoint, for a directory that has no
+        checkpoints yet, or the id of an older one of this directory. It does so once: started again with
+        the same arguments, the job goes on from the newest. Going back does not take back what sinks have
+        written since, so write to a new place.
         """
         settings = settings or Settings.load()
         if every is not None:
@@ -104,6 +115,7 @@ class Job:
             return self.runtime(
                 until=until,
                 checkpoint=checkpoint,
+                restore=restore,
                 allow_dropped_state=allow_dropped_state,
                 settings=settings,
                 clock=clock,
@@ -119,6 +131,7 @@ class Job:
         *,
         until: Until = "end",
         checkpoint: str | Path | None = None,
+        restore: int | str | Path | None = None,
         allow_dropped_state: bool = False,
         settings: Settings | None = None,
         clock: Clock | None = None,
@@ -131,9 +144,13 @@ class Job:
         settings = settings or Settings.load()
         if checkpoint is not None:
             settings = settings.override(whole_query=False)
+        elif restore is not None:
+            hint = "give the folder for the checkpoints that follow, as in checkpoint='ckpt/'"
+            raise InvalidSettings("restore= needs checkpoint=", user_location(), hint)
         surroundings = Surroundings(
             store=_stores(),
             checkpoint=checkpoint,
+            restore=restore,
             allow_dropped_state=allow_dropped_state,
             settings=settings,
             clock=clock or SystemClock(),
@@ -215,6 +232,37 @@ class Run:
         """
         self._execution.stop(drain)
         return self._execution.wait(timeout)
+
+    def explain_time(self) -> TimeReport:
+        """Watermarks of the job, which split or source holds them back, and what waits: in words and as data.
+
+        >>> import unistream as us
+        >>> run = us.from_frame({"t": [0, 5]}).with_event_time("t", unit="s").sink_batches(print).start()
+        >>> _ = run.stop(); "event_time-1" in run.explain_time().operators
+        True
+        """
+        return self._execution.explain_time()
+
+    def savepoint(self, path: str | Path, timeout: float = 60.0) -> int:
+        """Keep the state of this moment in a folder of its own, and go on; returns the checkpoint's id.
+
+        A savepoint shares no file with the checkpoints and is not removed with them. Start a job from it
+        with `restore=`: the same program, a changed one, or the same with other settings.
+        """
+        return self._execution.runtime.savepoint(path).result(timeout)
+
+    def state(self, operator: str, timeout: float = 10.0) -> LiveState:
+        """The tables of one operator, to be looked at while the job runs; `job.explain()` has its name.
+
+        >>> import polars as pl, unistream as us
+        >>> counts = us.scan_rate(1000).group_by(parity=pl.col("value") % 2).agg(n=pl.len())
+        >>> with counts.changes().sink_batches(lambda frame: None).start() as run:
+        ...     run.state("aggregate-1").scan().columns
+        ['parity', 'n']
+        """
+        from unistream.api.state import LiveState
+
+        return LiveState(self._execution.runtime, operator, timeout)
 
     @property
     def restarts(self) -> int:

@@ -18,9 +18,10 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from unistream.durations import seconds
 from unistream.errors import StateError
 from unistream.faults import point
 from unistream.io.base import Position, Token
+from unistream.runtime.origin import COMMITTED, Origin
+from unistream.runtime.questions import over
 from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task
 from unistream.state.backend import StateStore
 from unistream.state.checkpoint_store import CheckpointStore
@@ -52,16 +55,25 @@ class _Draft:
     positions: Mapping[str, Mapping[str, Position]]
     tokens: Sequence[tuple[SinkTask, Token]]
     read_rows: float
+    savepoints: Sequence[tuple[str | Path, Future[int]]] = ()
 
 
 class Checkpoints:
     """The checkpoints of one run: restores the newest one when made, then makes new ones.
 
-    With `background` off everything happens on the calling thread, for tests.
+    `restore` names another one to begin from, see `Origin`. With `background` off everything happens on the
+    calling thread, for tests.
     """
 
     def __init__(
-        self, path: str | Path, settings: Settings, clock: Clock, random: Random, background: bool = True
+        self,
+        path: str | Path,
+        settings: Settings,
+        clock: Clock,
+        random: Random,
+        *,
+        background: bool = True,
+        restore: int | str | Path | None = None,
     ) -> None:
         self._settings = settings
         self._interval = seconds(settings.checkpoint_interval)
@@ -76,13 +88,17 @@ class Checkpoints:
                 memory_budget_bytes=settings.memory_budget_bytes,
                 key_groups=settings.key_groups,
             )
+            self._origin = Origin.of(self._store, restore)
             self._restored = self._restore()
         except BaseException:
             self._lease.release()
             raise
         self._executor = ThreadPoolExecutor(1, "unistream-checkpoint") if background else None
+        self._renewer = ThreadPoolExecutor(1, "unistream-ownership")  # starts no thread unless it is used
         self._draft: _Draft | None = None
         self._publishing: Future[Manifest] | None = None
+        self._renewing: Future[None] | None = None
+        self._wanted: list[tuple[str | Path, Future[int]]] = []
         self._sources: dict[str, SourceTask] = {}
         self._last = clock.steady()
         self._rows_then = 0.0
@@ -92,11 +108,12 @@ class Checkpoints:
     # Restoring
 
     def _restore(self) -> Manifest | None:
-        manifest = self._store.newest()
+        manifest = self._origin.manifest
         if manifest is not None:
-            for state in self._store.fetch(manifest, self._folder / "restored"):
+            for state in self._origin.store.fetch(manifest, self._folder / "restored"):
                 self._backend.restore(state.tables, state.files)
-            logger.info("restored checkpoint %s", manifest.id)
+            self._lease.begin_after(manifest.id)  # sinks name what they write by ids that only grow
+            logger.info("restored checkpoint %s of %s", manifest.id, self._origin.store.storage.url)
         shutil.rmtree(self._folder / "restored", ignore_errors=True)
         return manifest
 
@@ -116,7 +133,7 @@ class Checkpoints:
 
     def tokens(self, vertex: str) -> list[Token]:
         """What the restored checkpoint committed, or was about to."""
-        if self._restored is None:
+        if self._restored is None or self._restored.extra.get(COMMITTED):
             return []
         return [token.token for token in self._restored.tokens if token.vertex == vertex]
 
@@ -131,7 +148,8 @@ class Checkpoints:
         known = set(vertices)
         tables = [f"table {table!r} of {operator!r}" for operator, table in self._backend.unclaimed()]
         sources = [f"positions of source {name!r}" for name in self._restored.positions if name not in known]
-        sinks = [f"rows of sink {t.vertex!r}" for t in self._restored.tokens if t.vertex not in known]
+        tokens = () if self._restored.extra.get(COMMITTED) else self._restored.tokens
+        sinks = [f"rows of sink {token.vertex!r}" for token in tokens if token.vertex not in known]
         dropped = sorted({*tables, *sources, *sinks})
         if dropped:
             raise StateError(
@@ -143,20 +161,38 @@ class Checkpoints:
 
     def step(self, tasks: Sequence[Task], final: bool = False) -> None:
         """Called after each tick: finish a checkpoint that was published, begin one that is due."""
-        self._lease.renew()
+        self._renew()
         if final:
             self._finish(wait=True)
-            self._begin(tasks, final=True)
+            self._begin(tasks, anyway=True)
             self._finish(wait=True)
             return
         self._finish(wait=False)
-        if self._draft is None and self._clock.steady() - self._last >= self._interval:
-            self._begin(tasks, final=False)
+        due = self._clock.steady() - self._last >= self._interval
+        if self._draft is None and (due or self._wanted):
+            self._begin(tasks, anyway=bool(self._wanted))
 
-    def _begin(self, tasks: Sequence[Task], final: bool) -> None:
+    def want_savepoint(self, target: str | Path, answer: Future[int]) -> None:
+        """The next checkpoint begins with the next tick and is copied to `target`."""
+        self._wanted.append((target, answer))
+
+    def _renew(self) -> None:
+        """Beside the ticks: an object store may take its time to answer."""
+        if self._executor is None:
+            self._lease.renew()
+        elif self._lease.renewal_is_due and (self._renewing is None or self._renewing.done()):
+            self._renewing = self._renewer.submit(self._renew_now)
+
+    def _renew_now(self) -> None:
+        try:
+            self._lease.renew()
+        except Exception as error:  # tried again in the next tick; whoever takes over fences this job
+            logger.warning("the ownership of %s was not renewed: %s", self._lease.storage.url, error)
+
+    def _begin(self, tasks: Sequence[Task], anyway: bool) -> None:
         self._last = self._clock.steady()
         read_rows = sum(task.metrics.get("rows_in") for task in tasks)
-        if not final and read_rows == self._rows_then and self.latest is not None:
+        if not anyway and read_rows == self._rows_then and self.latest is not None:
             return  # nothing came in, so there is nothing new to keep
         checkpoint = self._store.next_id
         with point("checkpoint.snapshot"):
@@ -169,7 +205,8 @@ class Checkpoints:
             pending = self._backend.snapshot(checkpoint)
         sources = [task for task in tasks if isinstance(task, SourceTask)]
         positions = {source.vertex.id: dict(source.positions) for source in sources}
-        self._draft = _Draft(checkpoint, pending, positions, tokens, read_rows)
+        wanted, self._wanted = self._wanted, []
+        self._draft = _Draft(checkpoint, pending, positions, tokens, read_rows, wanted)
         if self._executor is None:
             self._publishing = Future()
             self._publishing.set_result(self._publish(self._draft))
@@ -190,6 +227,7 @@ class Checkpoints:
             tokens=tuple(SinkToken(vertex=sink.vertex.id, token=token) for sink, token in draft.tokens),
             key_groups=self._settings.key_groups,
             engine=version("unistream"),
+            extra=self._origin.extra,
         )
         return self._store.publish(manifest)
 
@@ -205,10 +243,23 @@ class Checkpoints:
         self._rows_then = draft.read_rows
         self.latest = (manifest.id, self._clock.now())
         self._acknowledge(draft)
+        for target, answer in draft.savepoints:
+            self._beside(partial(self._copy, manifest.id, target, answer))
+        self._beside(self._forget_older)
+
+    def _beside(self, work: Callable[[], None]) -> None:
         if self._executor is None:
-            self._store.retain(self._settings.checkpoints_kept)
+            work()
         else:
-            self._executor.submit(self._forget_older)
+            self._executor.submit(work)
+
+    def _copy(self, id: int, target: str | Path, answer: Future[int]) -> None:
+        try:
+            self._store.savepoint(id, target, extra={COMMITTED: True})
+        except Exception as error:  # for whoever asked; the job itself is well
+            answer.set_exception(error)
+        else:
+            answer.set_result(id)
 
     def _forget_older(self) -> None:
         try:
@@ -230,6 +281,10 @@ class Checkpoints:
         """Give the directory up. A checkpoint on its way may still be published; a restart finds it."""
         if self._executor is not None:
             self._executor.shutdown(wait=True)
+            self._renewer.shutdown(wait=True)
+        unanswered = self._wanted if self._draft is None else [*self._wanted, *self._draft.savepoints]
+        for _, answer in unanswered:
+            answer.set_exception(over())
         self._backend.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lease.release()

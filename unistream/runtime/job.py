@@ -11,7 +11,15 @@ from unistream.errors import JobFailed, UnistreamError
 from unistream.location import user_location
 from unistream.runtime.local import LocalRuntime
 from unistream.runtime.progress import Progress
-from unistream.runtime.recovery import NEVER, RestartStrategy, worth_retrying
+from unistream.runtime.recovery import (
+    NEVER,
+    Attempts,
+    Failure,
+    RestartStrategy,
+    asked_to_wait,
+    worth_retrying,
+)
+from unistream.runtime.time_report import TimeReport
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +73,7 @@ class Execution:
         attempts = self._restart.begin()
         outcome = self._attempt(opened=True)
         while outcome == "failed" and self._error is not None and worth_retrying(self._error):
-            delay = attempts.next_delay(self._clock.steady())
+            delay = self._next_delay(attempts, self._error)
             if delay is None:
                 break
             logger.warning("the job failed and is restarted in %.1f s: %s", delay, self._error)
@@ -74,12 +82,20 @@ class Execution:
                 break
             self.restarts += 1
             self._runtime = self._make()
+            if self._stopping.is_set():  # a stop that comes later finds the new runtime
+                break
             outcome = self._attempt(opened=False)
         if outcome == "stopped":
             self._move("stopping")
         self._move(outcome)
         logger.info("job %s", outcome)
         self._over.set()
+
+    def _next_delay(self, attempts: Attempts, error: BaseException) -> float | None:
+        asked = asked_to_wait(error)
+        progressed = self._runtime.progress(self._status).checkpoint is not None
+        delay = attempts.next_delay(Failure(self._clock.steady(), asked is not None, progressed))
+        return None if delay is None else max(delay, asked or 0.0)
 
     def _attempt(self, opened: bool) -> str:
         """Run once; what it came to, with the error kept."""
@@ -121,6 +137,15 @@ class Execution:
     def progress(self) -> Progress:
         """Where it stands."""
         return self._runtime.progress(self._status)
+
+    @property
+    def runtime(self) -> LocalRuntime:
+        """What runs now; another one after a restart."""
+        return self._runtime
+
+    def explain_time(self) -> TimeReport:
+        """Why time stands where it does."""
+        return self._runtime.explain_time()
 
     def stop(self, drain: bool = False) -> None:
         """Ask it to end after the current tick; `drain` closes what is open as if the input had ended."""

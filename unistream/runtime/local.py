@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
-from unistream.errors import JobFailed, UnistreamError
+from unistream.errors import InvalidSettings, JobFailed, UnistreamError
 from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
-from unistream.io.base import Cancelled, LazyWrite, Reader, Sink, WriterContext
+from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
 from unistream.runtime.meter import Meter
 from unistream.runtime.progress import Progress
+from unistream.runtime.questions import Questions
 from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task, failure
+from unistream.runtime.time_report import TimeReport, time_report
 from unistream.state.backend import StateStore
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ IDLE_WAIT = 0.1
 OPENED = (Kind.SINK, Kind.OPERATOR, Kind.SOURCE)
 """The order in which tasks are made; a tick goes the other way."""
 
+T = TypeVar("T")
+
 StoreFactory = Callable[[str], StateStore]
 
 
@@ -41,6 +46,7 @@ class Surroundings:
 
     store: StoreFactory
     checkpoint: str | Path | None = None
+    restore: int | str | Path | None = None
     allow_dropped_state: bool = False
     settings: Settings = field(default_factory=Settings)
     clock: Clock = field(default_factory=SystemClock)
@@ -66,6 +72,9 @@ class LocalRuntime:
         self._contexts: dict[str, WriterContext] = {}
         self._checkpoints: Checkpoints | None = None
         self._draining = False
+        self.stores: dict[str, StateStore] = {}
+        """The state of the operators that keep any; for the operator thread alone."""
+        self._questions = Questions()
 
     # Set-up and end
 
@@ -76,7 +85,12 @@ class LocalRuntime:
             from unistream.runtime.checkpoint import Checkpoints  # brings RocksDB, which most runs do without
 
             self._checkpoints = Checkpoints(
-                around.checkpoint, around.settings, around.clock, around.random, around.threads
+                around.checkpoint,
+                around.settings,
+                around.clock,
+                around.random,
+                background=around.threads,
+                restore=around.restore,
             )
         self._open_sinks()
         for vertex in self._graph:
@@ -130,6 +144,8 @@ class LocalRuntime:
         operator = payload.build(vertex.input_schemas)
         stores = self._with.store if self._checkpoints is None else self._checkpoints.store
         store = stores(vertex.id) if payload.stateful else None
+        if store is not None:
+            self.stores[vertex.id] = store
         operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store))
         return OperatorTask(vertex, metrics, operator)
 
@@ -138,7 +154,8 @@ class LocalRuntime:
         positions = {} if self._checkpoints is None else self._checkpoints.positions(vertex.id)
         reader = payload.source.open(positions, replace(payload.request, clock=self._with.clock))
         feed = self._feed(vertex.id, reader)
-        return SourceTask(vertex, metrics, feed, (settings.tick_rows, settings.tick_bytes), positions)
+        limits, replays = (settings.tick_rows, settings.tick_bytes), payload.source.replay is not Replay.NONE
+        return SourceTask(vertex, metrics, feed, limits, positions, replays)
 
     def _feed(self, name: str, reader: Reader) -> Feed:
         if not self._with.threads:
@@ -171,6 +188,7 @@ class LocalRuntime:
 
         With checkpoints what was prepared stays: a restart commits or drops it, as the newest one says.
         """
+        self._questions.close()
         with ExitStack() as closing:  # the last comes first, and one that fails keeps no other open
             if self._checkpoints is not None:
                 closing.callback(self._checkpoints.close)
@@ -230,6 +248,7 @@ class LocalRuntime:
 
     def tick(self) -> bool:
         """One round through all tasks; false when nothing can come any more."""
+        self._questions.answer()
         now = self._with.clock.now()
         with point("tick"):
             for task in self.tasks.values():
@@ -270,6 +289,7 @@ class LocalRuntime:
 
     def _run_query(self, query: LazyWrite) -> bool:
         vertex = self._graph.of_kind(Kind.QUERY)[0]
+        self._questions.close()  # there are no ticks, and no state
         try:
             token = query.run()
         except Cancelled:
@@ -286,10 +306,39 @@ class LocalRuntime:
 
     # Looking
 
+    def explain_time(self) -> TimeReport:
+        """Why time stands where it does; called from any thread."""
+        return time_report(self.tasks.values(), self._with.clock.now())
+
+    def ask(self, function: Callable[[], T]) -> Future[T]:
+        """Have `function` called between two ticks, when nothing changes. Called from any thread."""
+        answer = self._questions.ask(function)
+        self._wake.set()
+        return answer
+
+    def savepoint(self, target: str | Path) -> Future[int]:
+        """Keep a checkpoint of the next moment between two ticks, copied to `target`; its id."""
+        kept = self._checkpoints
+        if kept is None:
+            raise InvalidSettings(
+                "A savepoint is a copy of a checkpoint, and this job keeps none",
+                hint="start the job with checkpoint=...",
+            )
+        answer: Future[int] = Future()
+        wanted = self.ask(lambda: kept.want_savepoint(target, answer))
+        wanted.add_done_callback(lambda asked: _pass_on(asked, answer))
+        return answer
+
     def progress(self, status: str) -> Progress:
         """Where the job stands; called from any thread."""
         latest = None if self._checkpoints is None else self._checkpoints.latest
         return self._meter.progress(status, latest)
+
+
+def _pass_on(asked: Future[None], answer: Future[int]) -> None:
+    error = asked.exception()
+    if error is not None:
+        answer.set_exception(error)
 
 
 def _sink_of(vertex: Vertex) -> Sink:

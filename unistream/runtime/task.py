@@ -89,10 +89,12 @@ class SourceTask(Task):
         feed: Feed,
         limits: tuple[int, int],
         positions: Mapping[str, Position],
+        replays: bool = True,
     ) -> None:
         super().__init__(vertex, metrics)
         self.feed = feed
         self.positions = dict(positions)
+        self._replays = replays
         self.listeners: list[Operator] = []
         self.took = False
         self.paused = False
@@ -135,7 +137,11 @@ class SourceTask(Task):
         self.metrics.add("bytes_in", chunk.nbytes)
         self.metrics.add("rejected", rejected)
         self.metrics.add("filtered", scanned - rejected - chunk.frame.height)
-        self.positions[chunk.split] = chunk.position
+        if chunk.ended and not self._replays:
+            # Nobody can ask for it again, and a listening socket has one for each connection.
+            self.positions.pop(chunk.split, None)
+        else:
+            self.positions[chunk.split] = chunk.position
         return self._named(chunk.split) if chunk.ended else None
 
     def _tell(self, ended: Sequence[str]) -> None:
