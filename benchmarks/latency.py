@@ -21,8 +21,13 @@ WARM_UP = 2
 SCHEMA = {"id": pl.Int64, "sent": pl.Int64, "item": pl.String, "amount": pl.Float64}
 
 
+def line(number: int, sent: int) -> str:
+    """One row as JSON."""
+    return f'{{"id":{number},"sent":{sent},"item":"i{number % 1000}","amount":{number % 97}.5}}\n'
+
+
 def send(port: int, rate: int, seconds: float) -> None:
-    """Rows at an even pace, each with the time it was handed to the kernel; one small write per millisecond."""
+    """Rows at an even pace, each with the time of its sending; one small write per millisecond."""
     with socket.create_connection(("127.0.0.1", port)) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         began = time.perf_counter()
@@ -31,11 +36,7 @@ def send(port: int, rate: int, seconds: float) -> None:
             due = int(elapsed * rate)
             if due > row:
                 now = time.time_ns()
-                lines = [
-                    f'{{"id":{n},"sent":{now},"item":"i{n % 1000}","amount":{n % 97}.5}}\n'
-                    for n in range(row, due)
-                ]
-                peer.sendall("".join(lines).encode())
+                peer.sendall("".join(line(n, now) for n in range(row, due)).encode())
                 row = due
             time.sleep(0.001)
 

@@ -32,7 +32,7 @@ def _child(pipe: Any, kernel: Callable[..., Any], args: tuple[Any, ...]) -> None
 
 
 def in_child(kernel: Callable[..., Any], *args: Any) -> Run:
-    """Run `kernel(*args)` in a fresh interpreter; a kernel may return {"seconds": ...} to leave set-up out."""
+    """Run `kernel(*args)` in a fresh interpreter; by returning {"seconds": ...} it leaves set-up out."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, kernel, args))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from unistream.durations import Duration
 from unistream.location import user_location
@@ -13,6 +13,11 @@ from unistream.plan.nodes import Node, Write
 if TYPE_CHECKING:
     from unistream.api.job import Job
     from unistream.io.base import Sink
+    from unistream.io.parquet_format import Compression
+    from unistream.io.staging import Mode
+
+Mode = Literal["error", "append", "overwrite"]
+Compression = Literal["zstd", "lz4", "snappy", "gzip", "brotli", "uncompressed"]
 
 
 class Sinks:
@@ -32,11 +37,13 @@ class Sinks:
         path: str | Path,
         *,
         partition_by: str | Sequence[str] = (),
-        compression: str = "zstd",
+        compression: Compression = "zstd",
+        compression_level: int | None = None,
+        row_group_rows: int | None = None,
         max_file_rows: int | None = None,
         max_file_bytes: int | None = None,
         max_file_age: Duration | None = None,
-        mode: str = "error",
+        mode: Mode = "error",
     ) -> Job:
         """Parquet files in a folder; each appears whole, under its final name, or not at all.
 
@@ -55,6 +62,7 @@ class Sinks:
                 path,
                 partition_by=_names(partition_by),
                 compression=compression,
+                **_given(compression_level=compression_level, row_group_rows=row_group_rows),
                 **_rollover(max_file_rows, max_file_bytes, max_file_age),
                 mode=mode,
             )
@@ -70,7 +78,7 @@ class Sinks:
         max_file_rows: int | None = None,
         max_file_bytes: int | None = None,
         max_file_age: Duration | None = None,
-        mode: str = "error",
+        mode: Mode = "error",
     ) -> Job:
         """CSV files in a folder, whole or not at all; options as for `sink_parquet`."""
         from unistream.io.line_sinks import CsvSink
@@ -94,7 +102,7 @@ class Sinks:
         max_file_rows: int | None = None,
         max_file_bytes: int | None = None,
         max_file_age: Duration | None = None,
-        mode: str = "error",
+        mode: Mode = "error",
     ) -> Job:
         """Files of one JSON object a line, whole or not at all; options as for `sink_parquet`."""
         from unistream.io.line_sinks import NdjsonSink
@@ -140,5 +148,8 @@ def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
 
 def _rollover(rows: int | None, nbytes: int | None, age: Duration | None) -> dict[str, Any]:
     """The limits that were given; a sink has defaults of its own for the rest."""
-    given = {"max_file_rows": rows, "max_file_bytes": nbytes, "max_file_age": age}
-    return {name: value for name, value in given.items() if value is not None}
+    return _given(max_file_rows=rows, max_file_bytes=nbytes, max_file_age=age)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

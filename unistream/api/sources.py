@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from unistream.io.base import Source
 from unistream.location import user_location
 from unistream.plan.nodes import Scan
 
-Paths = str | Path | Sequence[str | Path]
+Paths = str | os.PathLike[str] | list[str] | tuple[str | os.PathLike[str], ...]
 OnError = Literal["fail", "skip", "collect"]
 SchemaLike = Mapping[str, Any] | pl.Schema
 
