@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from typing import Self
 
@@ -26,6 +27,16 @@ class UnistreamError(Exception):
             self.where = where
             self.args = (self.args[0], where, *self.args[2:])
         return self
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message alone, unless the setting `debug` asks for the trace."""
+        from unistream.config import Settings
+
+        try:
+            whole = Settings.load().debug
+        except UnistreamError:
+            whole = False
+        return traceback.format_exception(self) if whole else [f"{type(self).__name__}: {self}"]
 
     def __str__(self) -> str:
         lines = [self.message]

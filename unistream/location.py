@@ -14,6 +14,9 @@ _CHECKOUT_ROOMS = tuple(str(Path(__file__).parent.parent / room) for room in ("i
 _OURS = (_PACKAGE, *_CHECKOUT_ROOMS)
 _COMMAND_LINE = f"{_PACKAGE}/cli.py"
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_CELLS = "/ipykernel_"
+"""What the names have in common that a notebook gives to its cells."""
+
 _ENGINES = tuple(f"{sysconfig.get_path('platlib')}/{name}/" for name in ("polars", "pyarrow", "numpy"))
 
 
@@ -46,5 +49,5 @@ def _is_users(code: CodeType) -> bool:
 def _place(name: str, line: int) -> str:
     linecache.checkcache(name)
     source = linecache.getline(name, line).strip()
-    where = f"{name}:{line}"
+    where = f"{'cell' if _CELLS in name else name}:{line}"
     return f"{where}: {source}" if source else where

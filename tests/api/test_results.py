@@ -270,7 +270,7 @@ def test_brackets_are_no_markup_in_a_terminal() -> None:
     view.open()
     waiting = SourceProgress(rows=1, nbytes=0, waiting_for="[/red] and [bold]")
     view.close(Progress(status="running", sources={"list-1": waiting}))
-    assert "waits for [/red] and [bold]" in text.getvalue()
+    assert ": [/red] and [bold]" in text.getvalue()
 
 
 def test_a_live_view_in_a_notebook_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

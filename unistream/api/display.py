@@ -146,7 +146,7 @@ def progress_text(progress: Progress) -> str:
     if backlog and progress.done is None:
         parts.append(f"{backlog:,} rows queued")
     parts += [
-        f"{name} waits for {source.waiting_for}"
+        f"{name}: {source.waiting_for}"
         for name, source in progress.sources.items()
         if source.waiting_for
     ]

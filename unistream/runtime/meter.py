@@ -70,7 +70,8 @@ class Meter:
         if self._query_rows is not None:
             rows_in, filtered = self._query_rows
         rows_rate, bytes_rate = self._rates(now, rows_in, bytes_in)
-        done = _share_done(sources.values())
+        ends = all(task.vertex.schema.bounded for task in self._of(SourceTask))
+        done = _share_done(sources.values()) if ends else None
         elapsed = now - self._started
         watermark = self._watermark()
         return Progress(
