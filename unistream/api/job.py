@@ -61,24 +61,25 @@ class Job:
         An interrupt (Ctrl-C, the notebook's stop) or a termination signal ends the job cleanly, with a last
         checkpoint, before it is raised again. For the options see `start`.
         """
-        run = self.start(
-            until=until,
-            checkpoint=checkpoint,
-            every=every,
-            restore=restore,
-            restart=restart,
-            allow_dropped_state=allow_dropped_state,
-            settings=settings,
-            clock=clock,
-        )
         from unistream.api.display import following
 
-        try:
-            with terminable(), following(run, progress):
-                run.wait()
-        except (KeyboardInterrupt, SystemExit):
-            run.stop()
-            raise
+        with terminable():
+            run = self.start(
+                until=until,
+                checkpoint=checkpoint,
+                every=every,
+                restore=restore,
+                restart=restart,
+                allow_dropped_state=allow_dropped_state,
+                settings=settings,
+                clock=clock,
+            )
+            try:
+                with following(run, progress):
+                    run.wait()
+            except (KeyboardInterrupt, SystemExit):
+                run.stop()
+                raise
         return run.progress
 
     def start(

@@ -204,7 +204,7 @@ class Checkpoints:
             tokens = [(sink, token) for sink, token in prepared if token is not None]
             pending = self._backend.snapshot(checkpoint)
         sources = [task for task in tasks if isinstance(task, SourceTask)]
-        positions = {source.vertex.id: dict(source.positions) for source in sources}
+        positions = {str(source.vertex.id): dict(source.positions) for source in sources}
         wanted, self._wanted = self._wanted, []
         self._draft = _Draft(checkpoint, pending, positions, tokens, read_rows, wanted)
         if self._executor is None:

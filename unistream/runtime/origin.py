@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,6 @@ def _savepoint(place: str | Path) -> Manifest:
     return found
 
 
-def _kept(manifest: Manifest | None) -> Mapping[str, Any]:
+def _kept(manifest: Manifest | None) -> dict[str, Any]:
     known = {} if manifest is None else manifest.extra
     return {RESTORED: known[RESTORED]} if RESTORED in known else {}
