@@ -47,6 +47,7 @@ class Slot:
     how: How
     nullable: bool
     keeps_values: bool
+    exact: bool
 
 
 @dataclass
@@ -64,12 +65,16 @@ class Slots:
         *,
         nullable: bool = True,
         keeps_values: bool = False,
+        exact: bool = True,
     ) -> pl.Expr:
-        """The column that holds `partial`; made when there is none that starts and merges alike."""
+        """The column that holds `partial`; made when there is none that starts and merges alike.
+
+        Sums of floats are not `exact`: what is subtracted again leaves its rounding behind.
+        """
         name = f"{self.prefix}{len(self.found)}"
         key = (partial.meta.serialize(), merge(pl.col("_")).meta.serialize())
         if key not in self.found:
-            self.found[key] = Slot(name, partial, merge(pl.col(name)), how, nullable, keeps_values)
+            self.found[key] = Slot(name, partial, merge(pl.col(name)), how, nullable, keeps_values, exact)
         return pl.col(self.found[key].name)
 
 
@@ -105,7 +110,7 @@ def total(slots: Slots, values: Values) -> pl.Expr | None:
         partial = values.chosen.sum()
     else:
         return None
-    return slots.add(partial, pl.Expr.sum, "sum", nullable=False)
+    return slots.add(partial, pl.Expr.sum, "sum", nullable=False, exact=not values.dtype.is_float())
 
 
 def product(slots: Slots, values: Values) -> pl.Expr | None:
@@ -122,7 +127,8 @@ def mean(slots: Slots, values: Values) -> pl.Expr | None:
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
         return None
     n = count(slots, values)
-    whole = slots.add(values.wide().sum(), pl.Expr.sum, "sum", nullable=False)
+    exact = values.dtype.is_integer() or values.dtype == pl.Boolean
+    whole = slots.add(values.wide().sum(), pl.Expr.sum, "sum", nullable=False, exact=exact)
     return pl.when(n > 0).then(whole / n)
 
 

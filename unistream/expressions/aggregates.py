@@ -36,8 +36,8 @@ class StateColumn:
     `how` says how a running aggregate may fold a new value `b` into `a` in place: "sum" adds (never null,
     integers wrap), "min" and "max" keep the lesser or greater (a null gives way, and so does NaN; False
     is less than True), "first" keeps `a`, "last" takes `b`, null or not. "frame" folds through `merge` only.
-    `invertible` columns can also take a contribution back, by subtraction (floats up to rounding, and not
-    from infinity or NaN).
+    `invertible` columns can also take a contribution back, by subtraction; sums of floats cannot, because of
+    rounding and because nothing comes back from infinity or NaN.
     """
 
     name: str
@@ -148,7 +148,12 @@ class _Work:
         types = self._types(partial)
         columns = [
             StateColumn(
-                slot.name, types[slot.name], slot.how, slot.nullable, slot.how == "sum", slot.keeps_values
+                slot.name,
+                types[slot.name],
+                slot.how,
+                slot.nullable,
+                slot.how == "sum" and slot.exact,
+                slot.keeps_values,
             )
             for slot in slots
         ]

@@ -216,6 +216,19 @@ def without_alias(node: Node) -> Node:
     return node
 
 
+def cast_column(expr: pl.Expr) -> str | None:
+    """The column that `expr` is, cast to one type and renamed at most; None when it is more than that.
+
+    >>> cast_column(pl.col("a").cast(pl.Int8).alias("b")), cast_column(pl.col("a") + 1)
+    ('a', None)
+    """
+    node, types = without_alias(to_node(expr)), set()
+    while kind(node) == "Cast":
+        types.add(json.dumps(body(node)["dtype"]))
+        node = children(node)[0]
+    return str(body(node)) if kind(node) == "Column" and len(types) < 2 else None
+
+
 def depends_on_type_of_column(node: Node) -> bool:
     """Whether a Python function returns "the type of its column", which is then named in its bytes."""
     return kind(node) == "AnonymousFunction" and b"OfExpr" in bytes(body(node)["function"])

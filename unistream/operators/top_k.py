@@ -1,0 +1,116 @@
+"""The rows of each key that are greatest so far; what enters and leaves the top is handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import polars as pl
+
+from unistream.elements import Batch
+from unistream.expressions.analysis import columns_read
+from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.kept_rows import KeptRows, standing
+
+_AT, _OLD = "__at", "__old"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TopK(OperatorSpec):
+    """The `n` rows of each key that come first by `order`, greatest first unless `reverse`."""
+
+    name: ClassVar[str] = "top_k"
+    by: tuple[str, ...]
+    n: int
+    order: tuple[pl.Expr, ...]
+    reverse: tuple[bool, ...]
+    kept: str = ""
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        # A row leaves the top at another time than it happened, so its time says nothing of the change.
+        return replace(inputs[0], changes=Changes.RETRACT, key=(), event_time=None, side_outputs={})
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.by
+
+    @property
+    def accepts_updates(self) -> bool:
+        return True
+
+    @property
+    def needs_retractions(self) -> bool:
+        return True
+
+    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
+        ordering = frozenset[str]().union(*(columns_read(expr) for expr in self.order))
+        if inputs[0].changes is not Changes.APPEND:
+            return [frozenset(inputs[0].columns)]  # a row that is taken back is found by all it holds
+        return [needed | frozenset(self.by) | ordering]
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return _TopK(self, inputs[0])
+
+    def describe(self) -> Mapping[str, str]:
+        order = ", ".join(" ".join(str(expr).split()) for expr in self.order)
+        found = {"by": ", ".join(self.by), "top": f"{self.n} by {order}"}
+        return found | ({"keeps": self.kept} if self.kept else {}) | {"state": "every key, for ever"}
+
+
+class _TopK(Operator):
+    """Keeps the top of each key, or all of its rows where rows may go again and others move up."""
+
+    def __init__(self, spec: TopK, schema: StreamSchema) -> None:
+        self._spec = spec
+        self._by = list(spec.by)
+        self._schema = schema
+        self._updating = schema.changes is not Changes.APPEND
+        self._order = [expr.alias(f"__by{number}") for number, expr in enumerate(spec.order)]
+
+    def open(self, context: Context) -> None:
+        columns = self._schema.columns
+        keys = pl.Schema({name: columns[name] for name in self._by})
+        others = pl.Schema({name: dtype for name, dtype in columns.items() if name not in self._by})
+        self._kept = KeptRows(context.state, "rows", keys, others)
+
+    def process(self, batch: Batch, out: Output) -> None:
+        frame = self._kept.narrowed(batch.frame)
+        old = self._kept.stored(frame)
+        names = self._kept.names
+        if self._updating:
+            before = self._top(old.with_row_index(_AT))
+            rows = standing(old, frame, names)
+            after = self._top(rows.with_row_index(_AT))
+            gone = self._kept.keys_gone(old, rows)
+            self._kept.keep(rows)
+            self._kept.forget(gone)
+            self._emit(self._difference(before, after), self._difference(after, before), out)
+            return
+        both = pl.concat([old, frame]).with_row_index(_AT)
+        after = self._top(both)
+        fell = both.head(old.height).join(after, on=_AT, how="anti", maintain_order="left")
+        self._kept.keep(after.select(names))
+        self._emit(fell, after.filter(pl.col(_AT) >= old.height), out)
+
+    def _top(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The first of each key; among equals those that came first, so the order of arrival must be kept."""
+        ordered = rows.with_columns(self._order).sort(
+            [expr.meta.output_name() for expr in self._order],
+            descending=[not flag for flag in self._spec.reverse],
+            nulls_last=True,
+            maintain_order=True,
+        )
+        return ordered.group_by(self._by, maintain_order=True).head(self._spec.n).select(rows.columns)
+
+    def _difference(self, rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+        """The rows, each as often as it is more often in `rows` than in `others`."""
+        taken = others.with_columns(pl.lit(Change.DELETE.value, pl.Int8).alias(CHANGE))
+        return standing(rows, taken, self._kept.names)
+
+    def _emit(self, left: pl.DataFrame, entered: pl.DataFrame, out: Output) -> None:
+        columns = self._schema.columns.names()
+        for rows, change in ((left, Change.DELETE), (entered, Change.INSERT)):
+            if rows.height:
+                out.emit(rows.select(*columns, pl.lit(change.value, pl.Int8).alias(CHANGE)))
