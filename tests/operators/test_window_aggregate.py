@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from unistream.elements import Watermark
+from unistream.elements import MAX_TIME, Batch, Watermark
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.operators.window_aggregate import AlignedWindowSpec
 from unistream.operators.window_contents import Aggregation
 from unistream.operators.windows import AlignedWindow, Cumulating, Sliding, Span, Tumbling
+from unistream.testing import assert_same_rows
+from unistream.testing.bench import OperatorBench
 from unistream.testing.harness import OperatorHarness
 
 SECOND = 1_000_000
@@ -28,6 +30,7 @@ AGGREGATES = {
     "most": pl.col("v").max(),
     "mean": pl.col("v").mean(),
 }
+IN_ORDER = {"first": pl.col("v").first(), "last": pl.col("v").last(), "values": pl.col("v").implode()}
 MEDIAN = {"median": pl.col("v").median(), "spread": (pl.col("v").max() - pl.col("v").min())}
 
 TUMBLING = Tumbling(size=Span.parse("10s", "size"))
@@ -109,6 +112,20 @@ def test_windows_equal_the_reference(window: AlignedWindow, aggregates: dict[str
     rows = random_rows(1)
     harness = OperatorHarness(spec(window, aggregates), SCHEMA)
     harness.feeds(*in_parts(rows, 7)).expects(reference(rows, window, aggregates))
+
+
+@pytest.mark.parametrize("window", [TUMBLING, SLIDING, CUMULATING], ids=lambda window: window.text)
+def test_first_and_last_are_those_that_came_first_and_last(window: AlignedWindow) -> None:
+    rows = random_rows(4, count=40)
+    for size in (1, 6, 40):
+        with OperatorBench(spec(window, IN_ORDER), [SCHEMA]) as bench:
+            for event in in_parts(rows, size):
+                if isinstance(event, Watermark):
+                    bench.advance_watermark(event.time)
+                else:
+                    bench.process(Batch(event))
+            bench.advance_watermark(MAX_TIME)
+            assert_same_rows(pl.concat(bench.frames[""]), reference(rows, window, IN_ORDER))
 
 
 @pytest.mark.parametrize("window", [TUMBLING, SLIDING, CUMULATING], ids=lambda window: window.text)

@@ -11,14 +11,17 @@ from unistream.api import steps
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
-from unistream.expressions.schema import StreamSchema
+from unistream.expressions.schema import Changes, StreamSchema
 from unistream.location import user_location
-from unistream.operators.running_aggregate import RunningAggregate
+from unistream.operators.count_window import CountingWindowSpec
+from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.operators.session_window import SessionWindowSpec
-from unistream.operators.window_aggregate import AlignedWindowSpec
+from unistream.operators.top_k import TopK
+from unistream.operators.window_aggregate import AlignedWindowSpec, SameWindowSpec
 from unistream.operators.window_contents import Aggregation, Application, Calculation, Top
 from unistream.operators.window_spec import WindowSpec
 from unistream.operators.windows import (
+    Counting,
     Cumulating,
     Emit,
     SameWindow,
@@ -60,7 +63,8 @@ class KeyedStream:
         parts = expand(exprs, named, columns, "agg", where, keys=self._keys)
         if not parts:
             raise InvalidQuery("agg needs at least one aggregate", where, "as in `agg(n=pl.len())`")
-        spec = RunningAggregate(by=self._keys, exprs=tuple(parts), where=where)
+        kept = what_is_kept(self._keys, parts, self._node.schema)
+        spec = RunningAggregate(by=self._keys, exprs=tuple(parts), kept=kept, where=where)
         return Stream(self._node)._apply(spec)
 
     def window(
@@ -78,6 +82,28 @@ class KeyedStream:
         [('a', 0, 10, 1), ('a', 10, 20, 1), ('b', 0, 10, 1)]
         """
         return windowed(self._node, self._keys, window, allowed_lateness, emit)
+
+    def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
+        """The `n` rows of each key that are greatest by these columns so far (least with `reverse`).
+
+        The result updates: a row comes when it enters the top and is taken back when it falls out. Among
+        equals those that came first are taken; nulls come last. Of rows that are only added just the top is
+        kept; of a stream that updates all rows are, as another moves up when one goes.
+
+        >>> import unistream as us
+        >>> rows = us.from_frame({"k": ["a", "a", "b", "a"], "v": [1, 3, 2, 2]})
+        >>> rows.group_by("k").top_k(2, by="v").collect().sort("k", "v").rows()
+        [('a', 2), ('a', 3), ('b', 2)]
+        """
+        from unistream.api.stream import Stream
+
+        where = user_location()
+        order, flags = ordering(n, by, reverse, self._node.schema.columns, where)
+        appends = self._node.schema.changes is Changes.APPEND
+        kept = f"{n} rows per key" if appends else "all rows, because they may go again"
+        return Stream(self._node)._apply(
+            TopK(by=self._keys, n=n, order=order, reverse=flags, kept=kept, where=where)
+        )
 
     def __repr__(self) -> str:
         return f"<KeyedStream by {', '.join(self._keys)}>"
@@ -143,8 +169,7 @@ class WindowedStream:
 
         Any Polars aggregate works. Those that can be put together from parts (sums, counts, extremes, means,
         deviations, first, last, ...) keep a few values per key; others keep the rows until the window
-        closes; `explain` says which. First and last are those that came first and last; in windows that
-        overlap, rows of earlier pieces come first.
+        closes; `explain` says which. First and last are those that came first and last.
 
         >>> import polars as pl, unistream as us
         >>> rows = us.from_frame({"t": [0, 4, 11], "v": [1, 2, 3]}).with_event_time("t", unit="s")
@@ -168,17 +193,7 @@ class WindowedStream:
         [3, 2]
         """
         where = user_location()
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise InvalidQuery(f"top_k takes a whole number from 1, not {n!r}", where)
-        exprs = tuple(expand(_listed(by), {}, self._schema.columns, "top_k", where))
-        for expr in exprs:
-            why = why_not_row_wise(expr, self._schema.columns)
-            if why is not None:
-                raise InvalidQuery(f"top_k orders rows by themselves, and {why}", where, why.hint)
-        output_schema("select", exprs, self._schema.columns, "top_k", where)
-        flags = (reverse,) * len(exprs) if isinstance(reverse, bool) else tuple(reverse)
-        if len(flags) != len(exprs):
-            raise InvalidQuery(f"top_k has {len(exprs)} columns and {len(flags)} of reverse", where)
+        exprs, flags = ordering(n, by, reverse, self._schema.columns, where)
         return self._made(Top(frozenset(self._schema.columns), n, exprs, flags), where)
 
     def apply(self, function: Callable[[pl.DataFrame], pl.DataFrame], schema: Any = None) -> Stream:
@@ -227,6 +242,8 @@ SPECS: Mapping[type[Window], Callable[..., WindowSpec]] = {
     Tumbling: AlignedWindowSpec,
     Sliding: AlignedWindowSpec,
     Cumulating: AlignedWindowSpec,
+    Counting: CountingWindowSpec,
+    SameWindow: SameWindowSpec,
     Session: SessionWindowSpec,
 }
 """Who computes which window."""
@@ -234,3 +251,21 @@ SPECS: Mapping[type[Window], Callable[..., WindowSpec]] = {
 
 def _listed(by: Any) -> Iterable[Any]:
     return by if isinstance(by, (list, tuple)) else [by]
+
+
+def ordering(
+    n: Any, by: Any, reverse: bool | Sequence[bool], columns: pl.Schema, where: str | None
+) -> tuple[tuple[pl.Expr, ...], tuple[bool, ...]]:
+    """What the rows of a top are ordered by, checked."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise InvalidQuery(f"top_k takes a whole number from 1, not {n!r}", where)
+    exprs = tuple(expand(_listed(by), {}, columns, "top_k", where))
+    for expr in exprs:
+        why = why_not_row_wise(expr, columns)
+        if why is not None:
+            raise InvalidQuery(f"top_k orders rows by themselves, and {why}", where, why.hint)
+    output_schema("select", exprs, columns, "top_k", where)
+    flags = (reverse,) * len(exprs) if isinstance(reverse, bool) else tuple(reverse)
+    if not exprs or len(flags) != len(exprs):
+        raise InvalidQuery(f"top_k has {len(exprs)} columns and {len(flags)} of reverse", where)
+    return exprs, flags

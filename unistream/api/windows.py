@@ -5,7 +5,7 @@ from __future__ import annotations
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidSettings
 from unistream.location import user_location
-from unistream.operators.windows import Cumulating, Emit, Session, Sliding, Span, Tumbling
+from unistream.operators.windows import Counting, Cumulating, Emit, Session, Sliding, Span, Tumbling
 
 
 def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = None) -> Tumbling:
@@ -88,6 +88,20 @@ def session(gap: Duration) -> Session:
     if micros <= 0:
         raise InvalidSettings(f"The gap {gap!r} of a session is not longer than nothing", where)
     return Session(gap=micros, where=where)
+
+
+def counting(n: int, *, every: int | None = None) -> Counting:
+    """Windows of `n` rows of a key in the order they come; a new one begins at every `every` rows.
+
+    Results come when a window is full, and at the end of the input for those that are not. `window_start`
+    and `window_end` are numbers of the key's rows, from 0. No event time is needed and no row is late.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"v": [1, 2, 3, 4, 5]})
+    >>> rows.window(us.counting(2)).agg(pl.col("v").sum()).collect().rows()
+    [(0, 2, 3), (2, 4, 7), (4, 6, 5)]
+    """
+    return Counting(n=n, every=n if every is None else every, where=user_location())
 
 
 def every(interval: Duration) -> Emit:

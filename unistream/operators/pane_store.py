@@ -8,7 +8,7 @@ import polars as pl
 
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import FixedGrid
-from unistream.operators.window_contents import Contents
+from unistream.operators.window_contents import SEQUENCE, Contents
 from unistream.operators.window_layout import PANE, Layout
 from unistream.state.backend import StateStore
 
@@ -44,7 +44,9 @@ class PaneStore:
         self._rows = state.log("rows", columns)
         self._parts = state.log("panes", folded)
         self._cell = state.cell("bucket")
-        self._span: int = self._cell.get(_first_span(layout))
+        stored = self._cell.get({})
+        self._span: int = stored.get("span", _first_span(layout))
+        self._seen: int = stored.get("seen", 0)
         self._changed: int | None = None
         lows = [least(axis.ticks(frame)) for frame in self._rows.frames(0)]
         self._low = min((low for low in lows if low is not None), default=None)
@@ -79,7 +81,12 @@ class PaneStore:
         panes = self._layout.panes.floor(self._axis.ticks(rows)).alias(PANE)
         known = [pane for pane in (least(panes), self._changed) if pane is not None]
         self._changed = min(known, default=None)
-        parts = self._contents.fold(rows.with_columns(panes), self._by)
+        marks = [panes]
+        if SEQUENCE in self._folded_columns:
+            end = self._seen + rows.height
+            marks.append(pl.int_range(self._seen, end, dtype=pl.Int64, eager=True).alias(SEQUENCE))
+            self._seen = end
+        parts = self._contents.fold(rows.with_columns(marks), self._by)
         self._keep(parts.select(self._folded_columns))
         self._rows.drop([0])
         self._low = None
@@ -106,7 +113,10 @@ class PaneStore:
         for bucket, frames in old.items():
             for frame in frames:
                 self._parts.append(bucket // 4, frame)
-        self._cell.set(self._span)
+
+    def before_checkpoint(self) -> None:
+        """Write what is held outside the logs."""
+        self._cell.set({"span": self._span, "seen": self._seen})
 
     def take(self, before: int) -> pl.DataFrame | None:
         """Remove the parts of all panes before this tick, merged to one part per group."""

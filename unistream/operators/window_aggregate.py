@@ -9,16 +9,19 @@ from typing import Any, ClassVar
 import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
-from unistream.expressions.schema import StreamSchema
-from unistream.graph import LATE
+from unistream.errors import InvalidQuery
+from unistream.expressions.schema import Changes, StreamSchema
 from unistream.operators.base import Context, Operator, Output
+from unistream.operators.late_sorter import LateSorter
 from unistream.operators.pane_merger import PaneMerger
 from unistream.operators.pane_store import PaneStore
 from unistream.operators.time_axis import TimeAxis, least
-from unistream.operators.window_contents import Contents
-from unistream.operators.window_layout import END, PANE, START, Layout, make_layout
-from unistream.operators.window_spec import WindowSpec, late_rows, result_frame
-from unistream.operators.windows import AlignedWindow
+from unistream.operators.time_grid import FixedGrid
+from unistream.operators.window_contents import Aggregation, Contents, Sequenced
+from unistream.operators.window_layout import END, PANE, START, Layout, TumblingLayout, make_layout
+from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec, result_frame
+from unistream.operators.window_updates import UpdatingWindowOperator
+from unistream.operators.windows import AlignedWindow, SameWindow
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,76 +33,85 @@ class AlignedWindowSpec(WindowSpec):
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         found = super().schema(inputs)
-        make_layout(self.window, TimeAxis.of(inputs[0]))  # refuses what cannot be laid
+        axis = TimeAxis.of(inputs[0])
+        make_layout(self.window, axis)  # refuses what cannot be laid
+        axis.length(self.lateness, "allowed lateness", self.where)
+        if found.changes is not Changes.APPEND and not isinstance(self.calculation, Aggregation):
+            raise InvalidQuery(
+                "Windows give updates of aggregates, one row per key and window, and of nothing else",
+                self.where,
+                "leave out emit= and allowed_lateness=, or use .agg(...)",
+            )
         return found
+
+    def layout(self, axis: TimeAxis) -> Layout:
+        """Where the windows lie."""
+        return make_layout(self.window, axis)
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        final = self.emit.when == "close" and not self.lateness
+        return ClosingWindowOperator(self, inputs[0]) if final else UpdatingWindowOperator(self, inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SameWindowSpec(WindowSpec):
+    """Results of a window, put together by the window they are from."""
+
+    name: ClassVar[str] = "window"
+    window: SameWindow
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        time = inputs[0].event_time
+        if time is None or time.column != WINDOW_END or WINDOW_START not in inputs[0].columns:
+            raise InvalidQuery(
+                "window() without arguments takes results of a window, with window_start and window_end",
+                self.where,
+                'say which window, as in .window(us.tumbling("1m")), or keep both columns',
+            )
+        if self.changes is not Changes.APPEND:
+            hint = "leave out emit= and allowed_lateness= here and say them where the window is made"
+            raise InvalidQuery("Windows of windows give final results", self.where, hint)
+        return super().schema(inputs)
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        return (*self.by, WINDOW_START)
+
+    def layout(self, axis: TimeAxis) -> Layout:
+        """Event time is the last moment of each window, so that every moment is a window of its own."""
+        return TumblingLayout(FixedGrid(1, 0))
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return ClosingWindowOperator(self, inputs[0])
 
 
-class LateSorter:
-    """Tells late rows from those that still have an open window, and says what they missed."""
-
-    def __init__(self, axis: TimeAxis, layout: Layout) -> None:
-        self._axis, self._layout = axis, layout
-        self.horizon = MIN_TIME
-        self.watermark = MIN_TIME
-
-    def advance(self, watermark: int, lateness: int) -> None:
-        """Time stands at `watermark` (ticks); windows take rows for `lateness` ticks longer."""
-        self.watermark = watermark
-        open_until = watermark if watermark in (MIN_TIME, MAX_TIME) else watermark - lateness
-        self.horizon = self._layout.horizon(open_until)
-
-    def sort(self, frame: pl.DataFrame, context: Context, out: Output) -> tuple[pl.DataFrame, pl.Series]:
-        """The rows that are in time, with their ticks; the others leave by the side."""
-        ticks = self._axis.ticks(frame)
-        low = least(ticks)
-        if ticks.null_count() == 0 and (low is None or low >= self.horizon):
-            return frame, ticks
-        in_time = (ticks >= self.horizon).fill_null(False)
-        late, late_ticks = frame.filter(~in_time), ticks.filter(~in_time)
-        context.metrics.add("late", late.height)
-        unknown = late_ticks.is_null()
-        for rows, times, reason in (
-            (late.filter(unknown), late_ticks.filter(unknown), "no event time"),
-            (late.filter(~unknown), late_ticks.filter(~unknown), "all its windows have closed"),
-        ):
-            if rows.height:
-                bounds = self._missed(times)
-                out.emit_to(LATE, late_rows(rows, self._axis, self.watermark, bounds, reason))
-        return frame.filter(in_time), ticks.filter(in_time)
-
-    def _missed(self, ticks: pl.Series) -> pl.DataFrame:
-        """From the beginning of the first window each tick is in to the end of the last."""
-        panes = self._layout.panes.floor(ticks).alias(PANE)
-        distinct = panes.drop_nulls().unique().sort().to_numpy()
-        windows = self._layout.windows(distinct, MIN_TIME, MAX_TIME)
-        bounds = windows.group_by(PANE).agg(pl.col(START).min(), pl.col(END).max())
-        return panes.to_frame().join(bounds, on=PANE, how="left", maintain_order="left")
-
-
 class ClosingWindowOperator(Operator):
     """Folds rows into panes and makes a result of each window when the watermark passes its end."""
 
-    def __init__(self, spec: AlignedWindowSpec, rows: StreamSchema) -> None:
+    def __init__(self, spec: AlignedWindowSpec | SameWindowSpec, rows: StreamSchema) -> None:
         self._spec, self._schema = spec, rows
         self._axis = TimeAxis.of(rows)
-        self._layout = make_layout(spec.window, self._axis)
-        self._contents: Contents = spec.calculation.contents(rows.columns, spec.by, spec.where)
+        self._layout = spec.layout(self._axis)
+        contents = spec.calculation.contents(
+            rows.columns, spec.group, spec.where, overlapping=not self._layout.single
+        )
+        in_order = contents.one_row or self._layout.single
+        self._contents: Contents = contents if in_order else Sequenced(contents)
         self._columns = spec.schema([rows]).columns.names()
         self._late = LateSorter(self._axis, self._layout)
         self._fired = MIN_TIME
 
     def open(self, context: Context) -> None:
         self._context = context
-        kept = self._spec.kept_columns(self._schema, self._axis)
-        self._store = PaneStore(context.state, self._layout, self._contents, self._axis, kept, self._spec.by)
-        self._merger = PaneMerger(self._contents, self._spec.by)
+        kept, group = self._spec.kept_columns(self._schema, self._axis), self._spec.group
+        self._store = PaneStore(
+            context.state, self._layout, self._contents, self._axis, kept, self._spec.group
+        )
+        self._merger = PaneMerger(self._contents, group)
         self._cell = context.state.cell("time")
         stored = self._cell.get()
         if stored is not None:
-            self._late.advance(stored["watermark"], 0)
+            self._late.advance(stored["watermark"])
             self._fired = stored["fired"]
 
     def process(self, batch: Batch, out: Output) -> None:
@@ -117,7 +129,7 @@ class ClosingWindowOperator(Operator):
                 self._merger.touched(self._store.changes())
                 self._fire(end, out)
             self._fired = end
-        self._late.advance(tick, 0)
+        self._late.advance(tick)
         self._context.metrics.set("rows_kept", len(self._store))
 
     def output_watermark(self, watermark: int) -> int:
@@ -145,12 +157,13 @@ class ClosingWindowOperator(Operator):
 
     def _emit(self, parts: pl.DataFrame, out: Output) -> None:
         """Results of windows of which each group has one part."""
-        made = self._contents.finish(parts, [START, END, *self._spec.by])
+        made = self._contents.finish(parts, [START, END, *self._spec.group])
         made = made.sort(END, START, maintain_order=True)
         out.emit(result_frame(made, self._axis, self._columns))
 
     def before_checkpoint(self) -> None:
         self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
+        self._store.before_checkpoint()
 
     def explain_time(self) -> dict[str, Any]:
         lowest = self._store.lowest()

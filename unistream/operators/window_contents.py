@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from unistream.errors import DataError
+from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
 
@@ -56,8 +57,13 @@ class Calculation:
         """Columns that it makes."""
         raise NotImplementedError
 
-    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
-        """What keeps and computes it over rows of these columns."""
+    def contents(
+        self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
+    ) -> Contents:
+        """What keeps and computes it over rows of these columns.
+
+        Where windows overlap, parts of a window do not stand in order of arrival.
+        """
         raise NotImplementedError
 
     @property
@@ -92,10 +98,12 @@ class Aggregation(Calculation):
             return Holistic(", ".join(found.kept_values), "keeps every value")
         return found
 
-    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+    def contents(
+        self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
+    ) -> Contents:
         result = self.result(columns, keys, where)
         found = self._decomposed(columns, keys)
-        if isinstance(found, Decomposition):
+        if isinstance(found, Decomposition) and not (overlapping and _asks_for_order(found)):
             return FoldedContents(found, result)
         return BufferedContents(self.exprs, result, _narrow(columns, self.reads, keys))
 
@@ -121,7 +129,9 @@ class Top(Calculation):
     def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
         return pl.Schema({name: dtype for name, dtype in columns.items() if name not in keys})
 
-    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+    def contents(
+        self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
+    ) -> Contents:
         return TopContents(self, self.result(columns, keys, where))
 
     @property
@@ -143,12 +153,31 @@ class Application(Calculation):
     def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
         return self.made
 
-    def contents(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> Contents:
+    def contents(
+        self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
+    ) -> Contents:
         return AppliedContents(self, columns, _narrow(columns, frozenset(columns), keys))
 
     @property
     def text(self) -> str:
         return f"apply {getattr(self.function, '__name__', type(self.function).__name__)}"
+
+
+def _asks_for_order(parts: Decomposition) -> bool:
+    """Whether merging the parts of a group in another order may give something else."""
+    if any(column.how in ("first", "last") for column in parts.columns):
+        return True
+    nodes = [node for expr in parts.merge for node in tree.nodes(tree.to_node(expr))]
+    return any(_takes_first(node) for node in nodes)
+
+
+def _takes_first(node: tree.Node) -> bool:
+    match tree.kind(node):
+        case "Agg":
+            return tree.aggregation(node)[0] in ("First", "Last", "FirstNonNull", "LastNonNull", "Implode")
+        case "Function":
+            return tree.function_name(node)[0] in ("MinBy", "MaxBy", "CumSum", "ArgMin", "ArgMax")
+    return tree.kind(node) == "SortBy"
 
 
 def _narrow(columns: pl.Schema, needed: frozenset[str], keys: Sequence[str]) -> pl.Schema:
@@ -268,6 +297,28 @@ SEQUENCE = "__born"
 """How many rows had come before a row: kept with rows that may be put together out of order."""
 
 _ROWS = "__rows"
+
+
+class Sequenced(Contents):
+    """Contents that keep rows, with these in order of arrival wherever their parts come from.
+
+    Rows to fold have a column `SEQUENCE`.
+    """
+
+    def __init__(self, inner: Contents) -> None:
+        self._inner = inner
+        self.result = inner.result
+        self.stored = pl.Schema({**inner.stored, SEQUENCE: pl.Int64()})
+        self.condenses = inner.condenses
+
+    def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        return self._inner.fold(rows, by)
+
+    def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return self._inner.merge(parts.sort(SEQUENCE) if self.condenses else parts, by)
+
+    def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
+        return self._inner.finish(parts.sort(SEQUENCE).drop(SEQUENCE), by)
 
 
 class Listed(Contents):

@@ -116,10 +116,13 @@ class SlidingLayout(Layout):
 class CalendarSlidingLayout(Layout):
     """Windows whose lengths the calendar decides."""
 
-    def __init__(self, starts: Grid, panes: Grid, size: Span, zone: str | None, axis: TimeAxis) -> None:
+    def __init__(
+        self, starts: Grid, panes: Grid, size: Span, offset: int, zone: str | None, axis: TimeAxis
+    ) -> None:
         self.panes = panes
         self._starts = starts
-        self._size = size
+        self._size, self._offset = size, f"{offset}us"
+        self._back = f"{-offset}us"
         self._type = pl.Datetime("us", zone or "UTC")
         self._axis = axis
         self._longest = axis.tick(size.at_most) + 1
@@ -128,7 +131,10 @@ class CalendarSlidingLayout(Layout):
     def _bounds(self, low: int, high: int) -> tuple[Ticks, Ticks]:
         """Starts and ends of all windows that could touch the ticks from `low` to `high`."""
         starts = self._starts.edges(low - 2 * self._longest, high)
-        moments = self._axis.all_micros(pl.Series(starts)).cast(self._type).dt.offset_by(self._size.text)
+        moments = self._axis.all_micros(pl.Series(starts)).cast(self._type)
+        # A moved grid is laid as if it were not and then moved: so ends fall on beginnings, whatever the
+        # clocks in the time zone did between.
+        moments = moments.dt.offset_by(self._back).dt.offset_by(self._size.text).dt.offset_by(self._offset)
         ends = self.panes.floor(self._axis.all_ticks(moments.to_physical()))
         return starts, ends.to_numpy()
 
@@ -216,7 +222,7 @@ def _sliding(window: Sliding, starts: Grid, zone: str | None, axis: TimeAxis) ->
     if isinstance(starts, FixedGrid) and size.fixed is not None and (zone in (None, "UTC") or not size.days):
         return SlidingLayout(axis.length(size.fixed, "size", window.where), starts.width, starts.anchor)
     pane = make_grid(_common(size, every), window.offset, zone, axis, window.where)
-    return CalendarSlidingLayout(starts, pane, size, zone, axis)
+    return CalendarSlidingLayout(starts, pane, size, window.offset, zone, axis)
 
 
 def _common(size: Span, every: Span) -> Span:

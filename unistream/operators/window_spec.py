@@ -78,6 +78,11 @@ class WindowSpec(OperatorSpec):
             )
 
     @property
+    def group(self) -> tuple[str, ...]:
+        """The columns that tell groups apart within a piece of time."""
+        return self.by
+
+    @property
     def changes(self) -> Changes:
         """Results are final when they are given once, at close, and nothing can be late to correct them."""
         final = self.emit.when == "close" and not self.lateness
@@ -105,7 +110,7 @@ class WindowSpec(OperatorSpec):
 
     def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
         time = inputs[0].event_time
-        return [self.calculation.reads | frozenset(self.by) | frozenset([time.column] if time else [])]
+        return [self.calculation.reads | frozenset(self.group) | frozenset([time.column] if time else [])]
 
     def describe(self) -> Mapping[str, str]:
         found = {"window": self.window.text}
@@ -120,14 +125,16 @@ class WindowSpec(OperatorSpec):
 
     def kept_columns(self, rows: StreamSchema, axis: TimeAxis | None) -> pl.Schema:
         """What an operator keeps of rows that it has not folded yet."""
-        wanted = {*self.by, *self.calculation.reads, *([axis.column] if axis else [])}
+        wanted = {*self.group, *self.calculation.reads, *([axis.column] if axis else [])}
         return pl.Schema({name: dtype for name, dtype in rows.columns.items() if name in wanted})
 
 
 def result_frame(made: pl.DataFrame, axis: TimeAxis, columns: Sequence[str]) -> pl.DataFrame:
-    """Results with bounds in ticks, as the columns the user sees."""
-    start, end = axis.values(pl.col(START)), axis.values(pl.col(END))
-    return made.with_columns(start.alias(WINDOW_START), end.alias(WINDOW_END)).select(columns)
+    """Results with bounds in ticks, as the columns the user sees; a `window_start` that is there stays."""
+    bounds = [axis.values(pl.col(END)).alias(WINDOW_END)]
+    if WINDOW_START not in made.columns:
+        bounds.append(axis.values(pl.col(START)).alias(WINDOW_START))
+    return made.with_columns(bounds).select(columns)
 
 
 def late_rows(

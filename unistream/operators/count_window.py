@@ -1,0 +1,188 @@
+"""Windows of so many rows of a key, in the order they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from unistream.elements import Batch
+from unistream.errors import InvalidQuery
+from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.operators.base import Context, Operator, Output
+from unistream.operators.session_intervals import Codes, key_codes
+from unistream.operators.window_contents import SEQUENCE, Listed
+from unistream.operators.window_layout import END, PANE, START, consecutive
+from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
+from unistream.operators.windows import Counting
+
+_ALL, _COUNT = "__all", "__count"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CountingWindowSpec(WindowSpec):
+    """Windows of `n` rows of each key; `window_start` and `window_end` are numbers of rows, from 0."""
+
+    name: ClassVar[str] = "counting"
+    window: Counting
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        if self.emit.when != "close" or self.lateness:
+            raise InvalidQuery(
+                "Windows of so many rows give their results when they are full, and no row is late for them",
+                self.where,
+                "leave out emit= and allowed_lateness=",
+            )
+        return super().schema(inputs)
+
+    def time_columns(self, rows: StreamSchema) -> dict[str, pl.DataType]:
+        return {WINDOW_START: pl.Int64(), WINDOW_END: pl.Int64()}
+
+    def result_time(self, rows: StreamSchema) -> EventTime | None:
+        return None
+
+    def late_schema(self, rows: StreamSchema) -> Mapping[str, pl.Schema]:
+        return {}
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return CountingWindowOperator(self, inputs[0])
+
+
+class CountingWindowOperator(Operator):
+    """Folds rows into panes of a common divisor of `n` and `every`, and panes into windows that are full.
+
+    Pane `p` of a key has its rows `p * width` and on. Full windows and the panes they alone needed leave
+    the table at once.
+    """
+
+    def __init__(self, spec: CountingWindowSpec, rows: StreamSchema) -> None:
+        self._by = list(spec.by)
+        self._n, self._every = spec.window.n, spec.window.every
+        self._width = math.gcd(self._n, self._every)
+        self._contents = Listed.unless_short(spec.calculation.contents(rows.columns, spec.by, spec.where))
+        self._columns = spec.schema([rows]).columns.names()
+        self._keys = pl.Schema({name: rows.columns[name] for name in self._by} or {_ALL: pl.Int8()})
+        self._seen = 0
+
+    def open(self, context: Context) -> None:
+        self._metrics = context.metrics
+        state = context.state
+        self._counts = state.keyed("counts", self._keys, pl.Schema({_COUNT: pl.Int64()}))
+        panes = pl.Schema({**self._keys, PANE: pl.Int64()})
+        self._panes = state.keyed("panes", panes, self._contents.stored)
+        self._cell = state.cell("seen")
+        self._seen = self._cell.get(0)
+
+    def _full_windows(self, counts: Codes) -> Codes:
+        """How many windows are full after so many rows."""
+        full: Codes = np.where(counts < self._n, 0, (counts - self._n) // self._every + 1)
+        return full
+
+    def process(self, batch: Batch, out: Output) -> None:
+        rows = batch.frame if self._by else batch.frame.with_columns(pl.lit(0, pl.Int8).alias(_ALL))
+        keys, codes = key_codes(rows, self._keys.names())
+        ids, _ = self._counts.upsert(keys)
+        counts = self._counts.column(_COUNT)
+        before = counts.take(ids)
+        after = before + np.bincount(codes, minlength=keys.height)
+        counts[ids] = after
+        self._counts.touch(ids)
+        parts = self._fold(rows, codes, before)
+        parts = self._with_open(parts, keys, before, after)
+        parts = self._emit_full(parts, keys, before, after, out)
+        self._keep(parts, keys, before, after)
+
+    def _fold(self, rows: pl.DataFrame, codes: Codes, before: Codes) -> pl.DataFrame:
+        order = np.argsort(codes * len(codes) + np.arange(len(codes)))
+        ordered = codes[order]
+        first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        rank = np.empty(len(codes), dtype=np.int64)
+        rank[order] = np.arange(len(codes)) - np.repeat(first, np.diff(np.append(first, len(codes))))
+        panes = (before[codes] + rank) // self._width
+        born = np.arange(self._seen, self._seen + len(codes))
+        self._seen += len(codes)
+        return self._contents.fold(
+            rows.with_columns(pl.Series(PANE, panes), pl.Series(SEQUENCE, born)), [*self._keys, PANE]
+        )
+
+    def _with_open(
+        self, parts: pl.DataFrame, keys: pl.DataFrame, before: Codes, after: Codes
+    ) -> pl.DataFrame:
+        """The parts merged with what is kept of the panes that go on, and of those that full windows need."""
+        first = self._full_windows(before) * self._every // self._width
+        last = -(-before // self._width)
+        becomes_full = self._full_windows(after) > self._full_windows(before)
+        begun = np.where(before % self._width != 0, last - 1, last)
+        wanted = np.where(becomes_full, first, begun)
+        kept = self._pairs(keys, wanted, last - wanted)
+        rows = self._panes.find(kept)
+        kept, rows = kept.filter(pl.Series(rows >= 0)), rows[rows >= 0]
+        if not len(rows):
+            return parts
+        older = pl.concat([kept, self._panes.read(rows)], how="horizontal").select(parts.columns)
+        return self._contents.merge(pl.concat([older, parts]), [*self._keys, PANE])
+
+    def _pairs(self, keys: pl.DataFrame, first: Codes, counts: Codes) -> pl.DataFrame:
+        """Keys with the numbers of `counts` panes each, from `first` on."""
+        counts = np.maximum(counts, 0)
+        owners = np.repeat(np.arange(keys.height), counts)
+        return keys[owners].with_columns(pl.Series(PANE, consecutive(first, counts), dtype=pl.Int64))
+
+    def _emit_full(
+        self, parts: pl.DataFrame, keys: pl.DataFrame, before: Codes, after: Codes, out: Output
+    ) -> pl.DataFrame:
+        """Results of windows that became full; the parts that windows still open need are left."""
+        first, last = self._full_windows(before), self._full_windows(after)
+        if (last > first).any():
+            self._emit(parts, keys, first, last - first, out)
+        open_from = keys.with_columns(pl.Series(START, last * self._every // self._width))
+        joined = parts.join(
+            open_from, on=self._keys.names(), how="left", nulls_equal=True, maintain_order="left"
+        )
+        return joined.filter(pl.col(PANE) >= pl.col(START)).drop(START)
+
+    def _emit(
+        self, parts: pl.DataFrame, keys: pl.DataFrame, first: Codes, counts: Codes, out: Output
+    ) -> None:
+        owners = np.repeat(np.arange(keys.height), counts)
+        starts = consecutive(first, counts) * self._every
+        per_window = self._n // self._width
+        copies = np.repeat(np.arange(len(owners)), per_window)
+        panes = consecutive(starts // self._width, np.full(len(starts), per_window, dtype=np.int64))
+        windows = keys[owners[copies]].with_columns(
+            pl.Series(PANE, panes), pl.Series(START, starts[copies]), pl.Series(END, starts[copies] + self._n)
+        )
+        on = [*self._keys, PANE]
+        whole = windows.join(parts, on=on, how="inner", nulls_equal=True, maintain_order="left").drop(PANE)
+        group = [START, END, *self._keys]
+        made = self._contents.finish(self._contents.merge(whole, group), group)
+        out.emit(made.rename({START: WINDOW_START, END: WINDOW_END}).select(self._columns))
+
+    def _keep(self, parts: pl.DataFrame, keys: pl.DataFrame, before: Codes, after: Codes) -> None:
+        first, last = (self._full_windows(counts) * self._every // self._width for counts in (before, after))
+        gone = self._panes.find(self._pairs(keys, first, last - first))
+        self._panes.delete(gone[gone >= 0])
+        if parts.height:
+            rows, _ = self._panes.upsert(parts.select([*self._keys, PANE]))
+            self._panes.write(rows, parts.select(self._contents.stored.names()))
+        self._metrics.set("panes_kept", len(self._panes))
+
+    def finish(self, out: Output) -> None:
+        """Windows that will never be full give what they have."""
+        rows = self._counts.rows()
+        if not len(rows):
+            return
+        keys, counts = self._counts.keys(rows), self._counts.column(_COUNT).take(rows)
+        first = self._full_windows(counts)
+        begun = -(-counts // self._every) - first
+        self._emit(self._panes.scan(), keys, first, np.maximum(begun, 0), out)
+
+    def before_checkpoint(self) -> None:
+        self._cell.set(self._seen)
+
+    def explain_time(self) -> dict[str, Any]:
+        return {"panes_kept": len(self._panes)}
