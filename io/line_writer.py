@@ -12,6 +12,7 @@ import polars as pl
 from unistream.errors import ConnectorError
 from unistream.expressions.schema import CHANGE
 from unistream.io.base import Token, Writer, WriterContext
+from unistream.io.file_sink import Layout, final_names
 from unistream.io.parquet_format import folder_of
 from unistream.io.staging import StagedFolder, sync_file
 
@@ -20,16 +21,6 @@ OPEN_FILES = 128
 
 SLICE_ROWS = 50_000
 """Rows that are encoded at once, so that a file ends near its limit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How rows are laid out in files, checked by the sink."""
-
-    partition_by: tuple[str, ...]
-    file_rows: int
-    file_bytes: int
-    file_age_micros: int
 
 
 class LineWriter(Writer):
@@ -77,14 +68,8 @@ class LineWriter(Writer):
         for partition in list(self._open):
             self._finish(partition)
         files, self._files, self._since = self._files, [], None
-        numbers: dict[str, int] = {}
-        named = []
-        for file in files:
-            number = numbers.setdefault(file.partition, 0)
-            numbers[file.partition] += 1
-            final = self._folder.final_name(self._context, checkpoint_id, number, file.partition)
-            named.append((str(file.path), final))
-        return self._folder.token(named)
+        staged = [(file.path, file.partition) for file in files]
+        return final_names(self._folder, self._context, checkpoint_id, staged)
 
     def close(self) -> None:
         """Remove what is not prepared."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from unistream.io.file_sink import Layout
 from unistream.io.staging import partition_folder
 
 Compression = Literal["zstd", "lz4", "snappy", "gzip", "brotli", "uncompressed"]
@@ -18,15 +19,11 @@ GROUP_ROWS = 250_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParquetFormat:
+class ParquetFormat(Layout):
     """Layout of the files of one sink, checked by `ParquetSink`."""
 
-    partition_by: tuple[str, ...]
     compression: Compression
     level: int | None
-    file_rows: int
-    file_bytes: int
-    file_age_micros: int
     row_group_rows: int | None
 
     @property

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from unistream.errors import ConnectorError
 from unistream.expressions.schema import CHANGE
 from unistream.io.base import Token, Writer, WriterContext
+from unistream.io.file_sink import final_names
 from unistream.io.parquet_format import ParquetFormat, folder_of
 from unistream.io.staging import StagedFolder, sync_file
 
@@ -95,14 +96,8 @@ class ParquetWriter(Writer):
             lane.settle()
         files, self._files = self._files, []
         self._parts, self._rows, self._bytes, self._since = {}, 0, 0, None
-        numbers: dict[str, int] = {}
-        named = []
-        for file in files:
-            number = numbers.setdefault(file.partition, 0)
-            numbers[file.partition] += 1
-            final = self._folder.final_name(self._context, checkpoint_id, number, file.partition)
-            named.append((str(file.path), final))
-        return self._folder.token(named)
+        staged = [(file.path, file.partition) for file in files]
+        return final_names(self._folder, self._context, checkpoint_id, staged)
 
     def close(self) -> None:
         """Drop what is not prepared and end the threads."""

@@ -65,11 +65,10 @@ class Scan(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Stateless(Node):
-    """A step that treats each row for itself."""
+class OneInput(Node):
+    """A node over one other."""
 
     input: Node
-    step: RowStep
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -77,6 +76,13 @@ class Stateless(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         return self.replaced(input=inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stateless(OneInput):
+    """A step that treats each row for itself."""
+
+    step: RowStep
 
     def _derive(self) -> StreamSchema:
         return self.step.derive(self.input.schema)
@@ -147,18 +153,10 @@ class SideOutput(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Write(Node):
+class Write(OneInput):
     """Rows handed to a sink; the root of a plan."""
 
-    input: Node
     sink: Sink
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
-        return self.replaced(input=inputs[0])
 
     def _derive(self) -> StreamSchema:
         return self.input.schema
