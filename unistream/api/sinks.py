@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from unistream.durations import Duration
 from unistream.location import user_location
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from unistream.io.base import Sink
     from unistream.io.parquet_format import Compression
     from unistream.io.staging import Mode
-
-Mode = Literal["error", "append", "overwrite"]
-Compression = Literal["zstd", "lz4", "snappy", "gzip", "brotli", "uncompressed"]
 
 
 class Sinks:
