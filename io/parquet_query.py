@@ -37,7 +37,8 @@ class ParquetQuery(LazyWrite):
         self._leaves = leaf_columns(context.schema.columns) - len(format.partition_by)
         self._files: list[tuple[str, str, ChecksumFile]] = []  # staged path, final name
         self._numbers = itertools.count()
-        self._cancelled = False
+        self._cancelled = self._over = False
+        self._closing = threading.Lock()  # no file begins once it is known that the query is over
         self._ended = threading.Event()
         self._error: BaseException | None = None
 
@@ -54,7 +55,8 @@ class ParquetQuery(LazyWrite):
         except BaseException:  # an interrupt from the keyboard
             self.cancel()
             raise
-        self._check()
+        if self._cancelled:
+            raise Cancelled
         thread.join()
         if self._error is not None:
             raise self._cause(self._error)
@@ -64,6 +66,7 @@ class ParquetQuery(LazyWrite):
     def cancel(self) -> None:
         """Make `run` return with `Cancelled`; nothing more is written."""
         self._cancelled = True
+        self._begin_no_more()
         self._ended.set()
 
     def progress(self) -> int:
@@ -92,14 +95,23 @@ class ParquetQuery(LazyWrite):
             )
         except BaseException as error:
             self._error = error
+            self._begin_no_more()  # other threads of Polars may not know yet that one has failed
         finally:
             for _, _, file in self._files:
                 file.close()
             self._ended.set()
 
+    def _begin_no_more(self) -> None:
+        with self._closing:
+            self._over = True
+
     def _begin_file(self, args: pl.io.partition.FileProviderArgs) -> IO[bytes]:
         """Called by Polars, on its threads, for each file."""
-        self._check()
+        with self._closing:
+            self._check()
+            return self._opened(args)
+
+    def _opened(self, args: pl.io.partition.FileProviderArgs) -> IO[bytes]:
         partition = folder_of(args.partition_keys) if self._format.partition_by else ""
         staged = self._folder.stage(self._context, next(self._numbers))
         final = self._folder.final_name(self._context, CHECKPOINT_ID, args.index_in_partition, partition)
@@ -109,7 +121,7 @@ class ParquetQuery(LazyWrite):
         return file  # type: ignore[return-value]
 
     def _check(self) -> None:
-        if self._cancelled:
+        if self._over:
             raise Cancelled
 
     def _cause(self, error: BaseException) -> BaseException:

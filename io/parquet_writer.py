@@ -262,6 +262,8 @@ class PartFile:
     def discard(self) -> None:
         """Close and remove the file, whatever state it is in; its lane has ended."""
         if self._file is not None:
+            if self._encoder is not None:
+                self._encoder.is_open = False  # else it writes a footer when it is collected
             self._file.close()
             self.path.unlink(missing_ok=True)
 
