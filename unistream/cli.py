@@ -59,15 +59,29 @@ def guarded(command: Command) -> Command:
 @main.command()
 @click.argument("target")
 @click.option("--until", type=click.Choice(["end", "available"]), default="end", show_default=True)
+@click.option("--checkpoint", metavar="FOLDER", help="Keep checkpoints here, and go on from the newest.")
+@click.option("--every", metavar="DURATION", help="Time between checkpoints, as in 30s.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting, as in tick_rows=50000."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the final progress as JSON.")
 @guarded
-def run(target: str, until: str, settings: tuple[str, ...], as_json: bool) -> None:
+def run(
+    target: str,
+    until: str,
+    checkpoint: str | None,
+    every: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run the job in TARGET, a Python file, as FILE.py or FILE.py:NAME."""
-    job = load_job(target)
-    progress = job.run(until=until, settings=load_settings(settings), progress=False if as_json else None)
+    progress = load_job(target).run(
+        until=until,
+        checkpoint=checkpoint,
+        every=every,
+        settings=load_settings(settings),
+        progress=False if as_json else None,
+    )
     if as_json:
         click.echo(json.dumps(progress.to_dict()))
     else:
