@@ -20,6 +20,7 @@ from unistream.api.sources import (
     scan_csv,
     scan_iterable,
     scan_ndjson,
+    scan_nexmark,
     scan_parquet,
     scan_rate,
     scan_socket,
@@ -27,7 +28,7 @@ from unistream.api.sources import (
 )
 from unistream.api.state import read_state
 from unistream.api.stream import Stream
-from unistream.api.windows import counting, cumulating, every, session, sliding, tumbling
+from unistream.api.windows import counting, cumulating, every, global_window, session, sliding, tumbling
 from unistream.config import Settings
 from unistream.errors import (
     ConnectorError,
@@ -65,12 +66,14 @@ __all__ = [
     "cumulating",
     "every",
     "from_frame",
+    "global_window",
     "job",
     "read_state",
     "scan",
     "scan_csv",
     "scan_iterable",
     "scan_ndjson",
+    "scan_nexmark",
     "scan_parquet",
     "scan_rate",
     "scan_socket",

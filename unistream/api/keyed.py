@@ -14,6 +14,7 @@ from unistream.expressions.analysis import expand, output_schema, why_not_row_wi
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.location import user_location
 from unistream.operators.count_window import CountingWindowSpec
+from unistream.operators.global_window import GlobalWindowSpec
 from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.operators.session_window import SessionWindowSpec
 from unistream.operators.top_k import TopK
@@ -24,6 +25,7 @@ from unistream.operators.windows import (
     Counting,
     Cumulating,
     Emit,
+    GlobalWindow,
     SameWindow,
     Session,
     Sliding,
@@ -243,6 +245,7 @@ SPECS: Mapping[type[Window], Callable[..., WindowSpec]] = {
     Sliding: AlignedWindowSpec,
     Cumulating: AlignedWindowSpec,
     Counting: CountingWindowSpec,
+    GlobalWindow: GlobalWindowSpec,
     SameWindow: SameWindowSpec,
     Session: SessionWindowSpec,
 }

@@ -5,7 +5,16 @@ from __future__ import annotations
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidSettings
 from unistream.location import user_location
-from unistream.operators.windows import Counting, Cumulating, Emit, Session, Sliding, Span, Tumbling
+from unistream.operators.windows import (
+    Counting,
+    Cumulating,
+    Emit,
+    GlobalWindow,
+    Session,
+    Sliding,
+    Span,
+    Tumbling,
+)
 
 
 def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = None) -> Tumbling:
@@ -102,6 +111,22 @@ def counting(n: int, *, every: int | None = None) -> Counting:
     [(0, 2, 3), (2, 4, 7), (4, 6, 5)]
     """
     return Counting(n=n, every=n if every is None else every, where=user_location())
+
+
+def global_window(*, every: int | None = None, purge: bool = False) -> GlobalWindow:
+    """One window for all rows of a key; `emit=` of `window`, or every so many rows, say when it is given.
+
+    With `emit="close"` (and no `every`) that is at the end of the input. With `purge` what was given is
+    forgotten and the window begins anew: a total per five seconds of the clock is
+    `.window(us.global_window(purge=True), emit=us.every("5s"))`; without, results update by key.
+    `window_start` and `window_end` are numbers of the key's rows, from 0.
+
+    >>> import polars as pl, unistream as us
+    >>> rows = us.from_frame({"v": [1, 2, 3]})
+    >>> rows.window(us.global_window()).agg(pl.col("v").sum()).collect().rows()
+    [(0, 3, 6)]
+    """
+    return GlobalWindow(every=every, purge=purge, where=user_location())
 
 
 def every(interval: Duration) -> Emit:

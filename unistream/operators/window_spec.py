@@ -52,7 +52,7 @@ class WindowSpec(OperatorSpec):
             pl.Schema(columns),
             event_time=self.result_time(rows),
             changes=self.changes,
-            key=(*self.by, *time),
+            key=self.result_key(),
             bounded=rows.bounded,
             side_outputs=self.late_schema(rows),
         )
@@ -92,6 +92,10 @@ class WindowSpec(OperatorSpec):
         """`window_start` and `window_end` with their type."""
         axis = TimeAxis.of(rows)
         return {WINDOW_START: axis.dtype, WINDOW_END: axis.dtype}
+
+    def result_key(self) -> tuple[str, ...]:
+        """What tells results apart."""
+        return (*self.by, WINDOW_START, WINDOW_END)
 
     def result_time(self, rows: StreamSchema) -> EventTime | None:
         """A result happened at the last moment of its window."""

@@ -11,6 +11,7 @@ from unistream.expressions.schema import CHANGE, Change, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.late_sorter import LateSorter
 from unistream.operators.time_axis import TimeAxis
+from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import SEQUENCE, Listed
 from unistream.operators.window_layout import END, PANE, START
 from unistream.operators.window_spec import result_frame
@@ -96,7 +97,7 @@ class UpdatingWindowOperator(Operator):
         self._table.touch(rows)
         return rows
 
-    def _ends_of(self, rows: RowIds) -> Any:
+    def _ends_of(self, rows: RowIds) -> Ticks:
         return self._table.keys(rows).get_column(END).to_numpy()
 
     def _give(self, rows: RowIds, out: Output) -> None:
@@ -127,10 +128,10 @@ class UpdatingWindowOperator(Operator):
 
     def _changed(self, until: int = MAX_TIME) -> RowIds:
         rows = self._table.rows()
-        rows = rows[self._table.column(_CHANGED).take(rows)]
+        changed: RowIds = rows[self._table.column(_CHANGED).take(rows)]
         if until != MAX_TIME:
-            rows = rows[self._ends_of(rows) <= until]
-        return rows
+            changed = changed[self._ends_of(changed) <= until]
+        return changed
 
     def output_watermark(self, watermark: int) -> int:
         return self._axis.micros(self._axis.tick(watermark))

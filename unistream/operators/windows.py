@@ -202,6 +202,34 @@ class Counting(Window):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalWindow(Window):
+    """All rows of a key; given every so many rows (`every`), and begun anew after that with `purge`."""
+
+    kind: ClassVar[str] = "global"
+    needs_time: ClassVar[bool] = False
+    every: int | None = None
+    purge: bool = False
+
+    def __post_init__(self) -> None:
+        every = self.every
+        if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+            raise InvalidSettings(
+                f"global_window: every must be a whole number of rows from 1, not {every!r}",
+                self.where,
+                'for results by the clock say .window(us.global_window(), emit=us.every("5s"))',
+            )
+        if every is not None and self.purge:
+            hint = f"use us.counting({every}), which is that"
+            raise InvalidSettings("A global window that begins anew every so many rows", self.where, hint)
+
+    @property
+    def text(self) -> str:
+        parts = ["global"]
+        parts += [f"given every {self.every} rows"] if self.every else []
+        return ", ".join([*parts, *(["purged when given"] if self.purge else [])])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Emit:
     """When a window gives results: once when it closes, at every change, or every so often (microseconds)."""
 
