@@ -1,5 +1,7 @@
 """The one file that knows how Polars writes an expression down as JSON (bound to the pinned Polars minor).
 
+NaN and the infinities, which JSON does not have, come and go by MessagePack; the shape is the same.
+
 A node is what `json.loads` makes of it: a bare string ("Len", "Element") or a dictionary with one entry,
 kind to body. Everything else in the package walks nodes through the functions here.
 """
@@ -8,9 +10,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import polars as pl
 
 Node = Any
@@ -42,6 +46,10 @@ _PLACES: dict[str, tuple[Path, ...]] = {
 input: it sees elements, not columns."""
 
 
+_LOST_FLOAT = re.compile(r'"Float(16|32|64)?":null')
+"""What JSON makes of NaN and the infinities."""
+
+
 class UnknownExpression(ValueError):
     """An expression this file cannot read: its kind is new, or it holds something that does not pickle."""
 
@@ -49,14 +57,23 @@ class UnknownExpression(ValueError):
 def to_node(expr: pl.Expr) -> Node:
     """The expression as a node."""
     try:
-        return json.loads(expr.meta.serialize(format="json"))
+        text = expr.meta.serialize(format="json")
+        if _LOST_FLOAT.search(text):
+            return msgspec.msgpack.decode(
+                expr.meta.serialize(format="binary")
+            )  # same shape, keeps all floats
+        return json.loads(text)
     except Exception as error:  # a Python function that does not pickle raises whatever it likes
         raise UnknownExpression(f"{expr} cannot be written down: {error}") from error
 
 
 def to_expr(node: Node) -> pl.Expr:
     """The node as an expression again."""
-    return pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
+    try:
+        text = json.dumps(node, allow_nan=False)
+    except (ValueError, TypeError):  # a float, or the bytes beside one, that JSON does not hold
+        return pl.Expr.deserialize(io.BytesIO(msgspec.msgpack.encode(node)), format="binary")
+    return pl.Expr.deserialize(io.StringIO(text), format="json")
 
 
 def kind(node: Node) -> str:
