@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from unistream.api import steps, time
+from unistream.api.joins import Joins
 from unistream.api.sinks import Sinks
 from unistream.config import Settings
 from unistream.durations import Duration, microseconds
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from unistream.operators.windows import Emit, Window
 
 
-class Stream(Sinks):
+class Stream(Joins, Sinks):
     """A table that may still be growing.
 
     Every verb returns a new stream; nothing runs until a result is asked for.

@@ -1,0 +1,166 @@
+"""The verbs of a stream that bring in other rows: of another stream, or of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from unistream.api import steps
+from unistream.durations import Duration, microseconds
+from unistream.errors import InvalidQuery
+from unistream.expressions.analysis import output_schema, why_not_row_wise
+from unistream.expressions.analysis import predicate as whole_predicate
+from unistream.expressions.schema import StreamSchema
+from unistream.location import user_location
+from unistream.operators.interval_join import IntervalJoin
+from unistream.plan.nodes import Node, Stateless
+
+if TYPE_CHECKING:
+    from unistream.api.stream import Stream
+    from unistream.operators.base import OperatorSpec
+
+Names = str | Sequence[str]
+Within = Duration | tuple[Duration, Duration]
+
+
+class Joins:
+    """The part of a stream that puts rows beside its own."""
+
+    __slots__ = ()
+    _node: Node
+
+    if TYPE_CHECKING:
+
+        def _apply(self, spec: OperatorSpec, *others: Stream) -> Stream: ...
+
+    def join(
+        self,
+        other: Stream,
+        on: Names | None = None,
+        *,
+        left_on: Names | None = None,
+        right_on: Names | None = None,
+        how: Literal["inner", "left", "right", "full", "semi", "anti"] = "inner",
+        within: Within | None = None,
+        predicate: pl.Expr | None = None,
+        suffix: str = "_right",
+    ) -> Stream:
+        """Rows of two streams with equal keys side by side, as far as their times are near each other.
+
+        `within=("-5m", "1m")`: the row of `other` may be five minutes earlier to one minute later than this
+        one; one length means either way. Nothing is kept longer than that, and a row without a partner
+        (in `how="left"`, `"right"`, `"full"`, `"anti"`) comes when time proves that there is none. Rows
+        that come behind the watermark are in `late()`. `predicate`, over the columns of both sides, has to
+        be true as well.
+
+        Key columns come once, under the name they have here; a column of `other` whose name is taken gets
+        `suffix`. Null keys match nothing. The result's event time is `join_time`, the later of the two.
+
+        >>> import polars as pl, unistream as us
+        >>> views = us.from_frame({"user": ["a", "b"], "t": [10, 20]}).with_event_time("t", unit="s")
+        >>> clicks = us.from_frame({"user": ["a", "b"], "t": [12, 90]}).with_event_time("t", unit="s")
+        >>> views.join(clicks, on="user", within=("0s", "30s")).collect().rows()
+        [('a', 10, 12, 12)]
+        >>> views.join(clicks, on="user", within=("0s", "30s"), how="left").collect().sort("t").rows()
+        [('a', 10, 12, 12), ('b', 20, None, 20)]
+        """
+        where = user_location()
+        by, right = _sides(self._node, other, on, left_on, right_on, suffix, where)
+        fits = _predicate(self._node.schema, right._node.schema, predicate, where)
+        if within is None:
+            hint = 'say how near in time: within=("-5m", "1m")'
+            raise InvalidQuery("join of two streams would keep all rows for ever", where, hint)
+        low, high = _interval(within, where)
+        spec = IntervalJoin(by=by, how=how, predicate=fits, low=low, high=high, where=where)
+        return self._apply(spec, right)
+
+
+def _sides(
+    left: Node,
+    other: Any,
+    on: Names | None,
+    left_on: Names | None,
+    right_on: Names | None,
+    suffix: str,
+    where: str | None,
+) -> tuple[tuple[str, ...], Stream]:
+    """The keys as the left side calls them, and the right side renamed to fit beside it."""
+    from unistream.api.stream import Stream
+
+    if not isinstance(other, Stream):
+        hint = "for a frame, a table or a function there is .lookup(...)"
+        raise InvalidQuery(f"join takes a stream, not {type(other).__name__}", where, hint)
+    lefts, rights = _keys(on, left_on, right_on, where)
+    for names, node, side in ((lefts, left, "the left side"), (rights, other._node, "the right side")):
+        for name in names:
+            if name not in node.schema.columns:
+                raise InvalidQuery.from_missing_column(name, node.schema.columns, f"{side} of join", where)
+    return lefts, Stream(_renamed(left, other._node, dict(zip(rights, lefts, strict=True)), suffix, where))
+
+
+def _keys(
+    on: Names | None, left_on: Names | None, right_on: Names | None, where: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if (on is None) == (left_on is None and right_on is None) or (left_on is None) != (right_on is None):
+        hint = 'on="user" when both sides call it so, or left_on="user", right_on="user_id"'
+        raise InvalidQuery("join needs the key columns of both sides, said once", where, hint)
+    given = (on, on) if on is not None else (left_on, right_on)
+    found = []
+    for names in given:
+        listed = (names,) if isinstance(names, str) else tuple(names or ())
+        if not listed or not all(isinstance(name, str) for name in listed):
+            hint = "compute a key first: .with_columns(day=pl.col('ts').dt.date()), then on='day'"
+            raise InvalidQuery("The keys of join are names of columns", where, hint)
+        found.append(listed)
+    if len(found[0]) != len(found[1]):
+        raise InvalidQuery(f"left_on has {len(found[0])} columns and right_on {len(found[1])}", where)
+    for listed in found:
+        if len(set(listed)) < len(listed):
+            raise InvalidQuery(f"A key column is named twice in join: {list(listed)}", where)
+    return found[0], found[1]
+
+
+def _renamed(left: Node, right: Node, keys: dict[str, str], suffix: str, where: str | None) -> Node:
+    """The right side with the left side's names of keys, and new names for columns that the left has too."""
+    taken = set(left.schema.columns)
+    names = {
+        name: keys.get(name) or (f"{name}{suffix}" if name in taken else name)
+        for name in right.schema.columns
+    }
+    made = list(names.values())
+    for name, new in names.items():
+        if made.count(new) > 1 or (new in taken and name not in keys):
+            hint = "choose another suffix, or rename the column before the join"
+            raise InvalidQuery(
+                f"Column {name!r} of the right side would become a second {new!r}", where, hint
+            )
+    changed = {name: new for name, new in names.items() if name != new}
+    if not changed:
+        return right
+    return Stateless(input=right, step=steps.rename(right.schema, changed, where), where=where)
+
+
+def _predicate(
+    left: StreamSchema, right: StreamSchema, given: pl.Expr | None, where: str | None
+) -> pl.Expr | None:
+    if given is None:
+        return None
+    both = pl.Schema({**left.columns, **right.columns})
+    found = whole_predicate([given], {}, both, "the predicate of join", where)
+    why = why_not_row_wise(found, both)
+    if why is not None:
+        raise InvalidQuery(f"The predicate of join looks at one pair at a time, and {why}", where, why.hint)
+    output_schema("filter", [found], both, "the predicate of join", where)
+    return found
+
+
+def _interval(within: Within, where: str | None) -> tuple[int, int]:
+    if isinstance(within, (tuple, list)):
+        if len(within) != 2:
+            hint = 'as in within=("-5m", "1m"): how much earlier and how much later'
+            raise InvalidQuery(f"within={within!r} does not have two bounds", where, hint)
+        return microseconds(within[0], "within"), microseconds(within[1], "within")
+    length = microseconds(within, "within")
+    return -length, length

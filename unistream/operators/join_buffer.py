@@ -1,0 +1,221 @@
+"""Rows of one side of a join, kept in slices of time that are read and forgotten whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unistream.operators.join_matching import CODE, TICK
+from unistream.state.backend import LogTable, StateStore
+
+DONE = "__done"
+"""Whether a row needs no further attention: it found a partner, or left without one."""
+
+MOST_SLICES = 256
+"""With more of them, slices are made wider: Python runs per slice."""
+
+MOST_MERGED = 1 << 17
+"""Frames of so many rows are not copied again."""
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Piece:
+    """What is known of one frame of a slice: its times, ascending, and which of its rows are done."""
+
+    ticks: npt.NDArray[np.int64]
+    done: Flags | None = None
+    settled: int = 0
+    """So many rows at its beginning are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Rows of a buffer that lie in a range of time, and where each part of them is from."""
+
+    frame: pl.DataFrame
+    parts: Sequence[tuple[Piece, int, int]]
+    buckets: Sequence[int]
+
+    def done(self) -> Flags:
+        """Which of the rows are done."""
+        flags = [part.done[start:stop] for part, start, stop in self.parts if part.done is not None]
+        return np.concatenate(flags) if flags else np.zeros(self.frame.height, dtype=np.bool_)
+
+
+class SliceBuffer:
+    """Frames sorted by time in buckets of `width` ticks.
+
+    Within a bucket each frame is less than half as long as the one before it, so that there are few of
+    them and no row is copied often.
+    """
+
+    def __init__(self, state: StateStore, name: str, columns: pl.Schema, width: int, marked: bool) -> None:
+        extra = {DONE: pl.Boolean()} if marked else {}
+        self._log: LogTable = state.log(
+            name, pl.Schema({**columns, CODE: pl.Int64(), TICK: pl.Int64(), **extra})
+        )
+        self._cell = state.cell(f"{name} width")
+        self._marked = marked
+        self._width: int = self._cell.get(width)
+        self._touched: set[int] = set()
+        self._pieces: dict[int, list[Piece]] = {}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up what the log holds; slices of another width come from a subtask that widened its own."""
+        foreign: list[pl.DataFrame] = []
+        for bucket in self._log.buckets():
+            frames = self._log.frames(bucket)
+            pieces = [self._piece(frame) for frame in frames]
+            if all(self._fits(piece, bucket) for piece in pieces):
+                self._pieces[bucket] = pieces
+            else:
+                foreign += frames
+                self._log.drop([bucket])
+        for frame in foreign:
+            self._add(frame)
+
+    def _fits(self, piece: Piece, bucket: int) -> bool:
+        return bool((piece.ticks[[0, -1]] // self._width == bucket).all())
+
+    def _piece(self, frame: pl.DataFrame) -> Piece:
+        done = frame.get_column(DONE).to_numpy().copy() if self._marked else None
+        return Piece(frame.get_column(TICK).to_numpy(), done)
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def earliest(self) -> int | None:
+        """The time of the earliest row."""
+        first = min(self._pieces, default=None)
+        return None if first is None else min(int(piece.ticks[0]) for piece in self._pieces[first])
+
+    def add(self, rows: pl.DataFrame, done: Flags | None = None) -> None:
+        """Keep rows, sorted by `TICK`; with which of them are done already, where that is marked."""
+        if rows.height:
+            self._add(rows.with_columns(pl.Series(DONE, done)) if self._marked else rows)
+
+    def _add(self, rows: pl.DataFrame) -> None:
+        ticks = rows.get_column(TICK).to_numpy()
+        first, last = int(ticks[0]) // self._width, int(ticks[-1]) // self._width
+        if last == first:
+            self._append(first, rows)
+            return
+        buckets = ticks // self._width
+        starts = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))
+        if len(starts) + len(self._pieces) > MOST_SLICES:
+            self._widen(buckets[starts].tolist())
+            self._add(rows)
+            return
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), rows.height], strict=True):
+            self._append(int(buckets[start]), rows.slice(start, stop - start))
+
+    def _append(self, bucket: int, rows: pl.DataFrame) -> None:
+        pieces = self._pieces.setdefault(bucket, [])
+        self._log.append(bucket, rows)
+        pieces.append(self._piece(rows))
+        self._fold(bucket)
+
+    def _fold(self, bucket: int) -> None:
+        """Merge the last frames while they are not much shorter than those before them."""
+        pieces = self._pieces[bucket]
+        kept, length = len(pieces) - 1, len(pieces[-1].ticks)
+        while kept and len(pieces[kept - 1].ticks) <= min(2 * length, MOST_MERGED):
+            kept -= 1
+            length += len(pieces[kept].ticks)
+        if kept == len(pieces) - 1:
+            return
+        frames = self._current(bucket)
+        merged = pl.concat(frames[kept:]).sort(TICK, maintain_order=True)
+        self._log.replace(bucket, [*frames[:kept], merged])
+        pieces[kept:] = [self._piece(merged)]
+
+    def _current(self, bucket: int) -> list[pl.DataFrame]:
+        """The frames of a bucket, with what is done by now."""
+        frames = self._log.frames(bucket)
+        if not self._marked:
+            return list(frames)
+        self._touched.discard(bucket)
+        return [
+            frame.with_columns(pl.Series(DONE, piece.done))
+            for frame, piece in zip(frames, self._pieces[bucket], strict=True)
+        ]
+
+    def _widen(self, wanted: Sequence[int]) -> None:
+        """Make slices so much wider that those there are and those wanted are few."""
+        factor = 4
+        while len({bucket // factor for bucket in (*self._pieces, *wanted)}) > MOST_SLICES // 4:
+            factor *= 4
+        self.write_marks()
+        old = {bucket: self._log.frames(bucket) for bucket in self._log.buckets()}
+        self._log.drop(old)
+        self._pieces.clear()
+        self._width *= factor
+        self._cell.set(self._width)
+        for bucket, frames in old.items():
+            for frame in frames:
+                self._append(bucket // factor, frame)
+
+    def view(self, low: int, high: int) -> View:
+        """The rows from `low` to `high`."""
+        found: list[pl.DataFrame] = []
+        parts: list[tuple[Piece, int, int]] = []
+        touched: list[int] = []
+        first, last = low // self._width, high // self._width
+        for bucket in sorted(bucket for bucket in self._pieces if first <= bucket <= last):
+            for piece, frame in zip(self._pieces[bucket], self._log.frames(bucket), strict=True):
+                start, stop = np.searchsorted(piece.ticks, [low, high + 1]).tolist()
+                if start < stop:
+                    found.append(frame if stop - start == frame.height else frame.slice(start, stop - start))
+                    parts.append((piece, start, stop))
+                    touched.append(bucket)
+        whole = found[0] if len(found) == 1 else pl.concat(found) if found else pl.DataFrame()
+        return View(whole, parts, touched)
+
+    def mark(self, view: View, hit: Flags) -> None:
+        """Rows of a view are done."""
+        at = 0
+        for (piece, start, stop), bucket in zip(view.parts, view.buckets, strict=True):
+            assert piece.done is not None
+            news = hit[at : at + stop - start]
+            if news.any():
+                piece.done[start:stop] |= news
+                self._touched.add(bucket)
+            at += stop - start
+
+    def settle(self, before: int) -> list[pl.DataFrame]:
+        """The rows earlier than `before` that were not done; they are now."""
+        found: list[pl.DataFrame] = []
+        for bucket in sorted(self._pieces):
+            if bucket * self._width >= before:
+                break
+            for at, piece in enumerate(self._pieces[bucket]):
+                assert piece.done is not None
+                stop = int(np.searchsorted(piece.ticks, before))
+                start, piece.settled = piece.settled, max(stop, piece.settled)
+                waiting = np.flatnonzero(~piece.done[start:stop])
+                if len(waiting):
+                    found.append(self._log.frames(bucket)[at][waiting + start])
+                    piece.done[start:stop] = True
+                    self._touched.add(bucket)
+        return found
+
+    def drop(self, before: int) -> None:
+        """Forget the slices that end at `before` or earlier."""
+        gone = [bucket for bucket in self._pieces if (bucket + 1) * self._width <= before]
+        self._log.drop(gone)
+        for bucket in gone:
+            del self._pieces[bucket]
+        self._touched.difference_update(gone)
+
+    def write_marks(self) -> None:
+        """Write what was done since the last time into the frames, for a checkpoint."""
+        for bucket in sorted(self._touched):
+            self._log.replace(bucket, self._current(bucket))
+        self._touched.clear()

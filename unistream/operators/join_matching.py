@@ -1,0 +1,137 @@
+"""Pairs of rows with equal keys and times near each other, found a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unistream.state.key_groups import stable_hash
+
+CODE, TICK = "__code", "__tick"
+"""The columns pairs are found by: a number for each key (null for keys with a null), and the time."""
+
+MOST_PAIRS = 1 << 20
+"""So many pairs with equal keys are looked at together at most, unless one row alone has more."""
+
+_AT, _OF = "__at", "__of"
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+Places = npt.NDArray[np.int64]
+Pairs = tuple[Places, Places]
+
+
+def has_plain_code(columns: pl.Schema, by: Sequence[str]) -> bool:
+    """Whether the key is one whole number, which is its own code; other keys are hashed."""
+    return len(by) == 1 and columns[by[0]].is_integer() and columns[by[0]] not in (pl.Int128, pl.UInt128)
+
+
+def key_code(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series:
+    """A number for the key of each row: equal for equal keys, rarely for others, null where a part is."""
+    keys = frame.select(by)
+    if has_plain_code(keys.schema, by):
+        return keys.to_series().cast(pl.Int64, wrap_numerical=True).alias(CODE)
+    codes = pl.Series(CODE, stable_hash(keys.get_columns()).view(np.int64))
+    if any(column.null_count() for column in keys.get_columns()):
+        known = keys.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+        codes = codes.set(~known, None)
+    return codes
+
+
+def equal_keys(left: pl.DataFrame, right: pl.DataFrame, by: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether the keys behind equal codes are really equal."""
+    same = np.ones(left.height, dtype=np.bool_)
+    for name in by:
+        same &= (left.get_column(name) == right.get_column(name)).fill_null(False).to_numpy()
+    return same
+
+
+def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> Iterator[Pairs]:
+    """Places in `probe` and in `kept` of rows with one code and `kept` later by `low` to `high` ticks.
+
+    Both frames have `CODE` and `TICK`. Pairs come ordered by place, some at a time.
+    """
+    if not probe.height or not kept.height:
+        return
+    codes = [probe.get_column(CODE), kept.get_column(CODE)]
+    rounds = [codes]
+    if _most_pairs(*codes) > MOST_PAIRS:
+        rounds = _by_time_too(probe, kept, low, high) or rounds
+    ticks = probe.get_column(TICK).to_numpy(), kept.get_column(TICK).to_numpy()
+    for wanted, given in rounds:
+        for at, of in equal_codes(wanted, given):
+            later = ticks[1][of] - ticks[0][at]
+            near = (later >= low) & (later <= high)
+            if near.any():
+                yield _in_order(at[near], of[near])
+
+
+def equal_codes(probe: pl.Series, kept: pl.Series) -> Iterator[Pairs]:
+    """Places of equal codes, at most about `MOST_PAIRS` at a time."""
+    wanted = probe.alias(CODE).to_frame().with_row_index(_AT)
+    given = kept.alias(CODE).to_frame().with_row_index(_OF)
+    if _most_pairs(probe, kept) <= MOST_PAIRS:
+        yield _joined(wanted, given)
+        return
+    counts = given.group_by(CODE).agg(pl.len().alias(_OF))
+    found = wanted.join(counts, on=CODE, how="left", maintain_order="left").get_column(_OF)
+    before = found.fill_null(0).cast(pl.Int64).cum_sum().to_numpy()
+    pieces = before // MOST_PAIRS
+    edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1).tolist(), probe.len()]
+    for start, stop in pairwise(edges):
+        yield _joined(wanted.slice(start, stop - start), given)
+
+
+def _joined(wanted: pl.DataFrame, given: pl.DataFrame) -> Pairs:
+    query = given.lazy().join(wanted.lazy(), on=CODE, how="inner").select(_AT, _OF)
+    pairs = query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
+    return pairs.get_column(_AT).cast(pl.Int64).to_numpy(), pairs.get_column(_OF).cast(pl.Int64).to_numpy()
+
+
+def _in_order(at: Places, of: Places) -> Pairs:
+    """Sorted, because a parallel join promises no order and results must be the same each time."""
+    packed = at << 32
+    packed |= of
+    packed.sort()
+    return packed >> 32, packed & 0xFFFFFFFF
+
+
+def _most_pairs(probe: pl.Series, kept: pl.Series) -> int:
+    """No more pairs than this can have equal codes: each kept row has at most the commonest code's rows."""
+    codes = np.sort(probe.drop_nulls().to_numpy())
+    if not len(codes):
+        return 0
+    edges = np.flatnonzero(codes[1:] != codes[:-1])
+    runs = np.diff(edges, prepend=-1, append=len(codes) - 1)
+    return int(runs.max()) * len(kept)
+
+
+def _by_time_too(
+    probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int
+) -> list[list[pl.Series]] | None:
+    """Codes of key and piece of time, for rows spread over far more time than the interval is long.
+
+    Pieces are as long as the interval, so what a row looks for lies in one piece or two: hence two rounds.
+    """
+    ticks = probe.get_column(TICK)
+    width = max(high - low, 1)
+    if np.ptp(ticks.to_numpy()) <= 2 * width:
+        return None
+    first, last = (ticks + low) // width, (ticks + high) // width
+    given = _mixed(kept.get_column(CODE), kept.get_column(TICK) // width)
+    codes = probe.get_column(CODE)
+    second = _mixed(codes, last).set(first == last, None)
+    return [[_mixed(codes, first), given], [second, given]]
+
+
+def _mixed(codes: pl.Series, pieces: pl.Series) -> pl.Series:
+    known = codes.is_not_null()
+    mixed = codes.fill_null(0).to_numpy().view(np.uint64) * _SPREAD
+    mixed ^= mixed >> np.uint64(29)
+    mixed += pieces.to_numpy().view(np.uint64)
+    mixed *= _SPREAD
+    result = pl.Series(CODE, mixed.view(np.int64))
+    return result if known.all() else result.set(~known, None)
