@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from unistream.plan.nodes import Scan
 Paths = str | os.PathLike[str] | list[str] | tuple[str | os.PathLike[str], ...]
 OnError = Literal["fail", "skip", "collect"]
 SchemaLike = Mapping[str, Any] | pl.Schema
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def scan(source: Source) -> Stream:
@@ -206,3 +209,32 @@ def scan_rate(rows_per_second: float = 1.0, *, total_rows: int | None = None) ->
     from unistream.io.generate import RateSource
 
     return scan(RateSource(rows_per_second, total_rows=total_rows))
+
+
+def scan_nexmark(
+    events: int | None = None,
+    *,
+    rate: float | None = None,
+    which: Literal["person", "auction", "bid"] | None = None,
+    seed: int = 0,
+    start: datetime | None = None,
+) -> Stream:
+    """The events of the Nexmark benchmark: of every fifty one person, three auctions and 46 bids.
+
+    An event depends on its number and the seed alone, so streams of `which="person"`, `"auction"` and
+    `"bid"` are parts of one history; without `which` all come in one stream, as `event_type` and one struct
+    column for each kind. `events` counts all kinds and bounds the stream. `rate` is events in a second, by
+    the clock; without it they come as fast as they are used, with 10,000 to a second of event time.
+    `start` is when the first one happened: when the job began with a rate, else in July 2015. With a rate,
+    streams that are to fit together need the same `start`.
+
+    >>> import unistream as us
+    >>> us.scan_nexmark(50, which="auction").select("id", "seller", "category").collect().rows()
+    [(1000, 1004, 10), (1001, 1000, 11), (1002, 1000, 10)]
+    """
+    from unistream.io.nexmark import NexmarkSource
+
+    if start is not None and start.tzinfo is None:
+        start = start.replace(tzinfo=UTC)
+    micros = None if start is None else (start - _EPOCH) // timedelta(microseconds=1)
+    return scan(NexmarkSource(events, rate=rate, which=which, seed=seed, start=micros))
