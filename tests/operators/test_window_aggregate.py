@@ -81,7 +81,7 @@ def reference(
     return grouped.agg(**aggregates).select(*by, "window_start", "window_end", *aggregates)
 
 
-def random_rows(seed: int, count: int = 30, spread: int = 60, disorder: int = 8) -> pl.DataFrame:
+def random_rows(seed: int, count: int = 22, spread: int = 45, disorder: int = 8) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(-20, spread, count)) - rng.integers(0, disorder, count)
     values = rng.choice([1.0, 2.5, -3.0, math.nan, None], count)

@@ -74,8 +74,7 @@ class CountingWindowOperator(Operator):
         self._counts = state.keyed("counts", self._keys, pl.Schema({_COUNT: pl.Int64()}))
         panes = pl.Schema({**self._keys, PANE: pl.Int64()})
         self._panes = state.keyed("panes", panes, self._contents.stored)
-        self._cell = state.cell("seen")
-        self._seen = self._cell.get(0)
+        self._seen = self._contents.last_sequence(self._panes.read(self._panes.rows())) + 1
 
     def _full_windows(self, counts: Codes) -> Codes:
         """How many windows are full after so many rows."""
@@ -180,9 +179,6 @@ class CountingWindowOperator(Operator):
         first = self._full_windows(counts)
         begun = -(-counts // self._every) - first
         self._emit(self._panes.scan(), keys, first, np.maximum(begun, 0), out)
-
-    def before_checkpoint(self) -> None:
-        self._cell.set(self._seen)
 
     def explain_time(self) -> dict[str, Any]:
         return {"panes_kept": len(self._panes)}

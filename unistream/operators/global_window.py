@@ -85,8 +85,7 @@ class GlobalWindowOperator(Operator):
         self._table = context.state.keyed("keys", self._keys, values)
         for name in numbers:  # a column that was seen as an array is zero, not null, in new rows
             self._table.column(name)
-        self._cell = context.state.cell("seen")
-        self._seen = self._cell.get(0)
+        self._seen = self._contents.last_sequence(self._table.read(self._table.rows())) + 1
         self._schedule()
 
     def process(self, batch: Batch, out: Output) -> None:
@@ -166,6 +165,3 @@ class GlobalWindowOperator(Operator):
 
     def finish(self, out: Output) -> None:
         self._give(self._changed(), out)
-
-    def before_checkpoint(self) -> None:
-        self._cell.set(self._seen)

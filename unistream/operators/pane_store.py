@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from unistream.operators.time_axis import TimeAxis, least
+from unistream.operators.time_axis import TimeAxis, greatest, least
 from unistream.operators.time_grid import FixedGrid
 from unistream.operators.window_contents import SEQUENCE, Contents
 from unistream.operators.window_layout import PANE, Layout
@@ -43,10 +43,10 @@ class PaneStore:
         self._folded_columns = folded.names()
         self._rows = state.log("rows", columns)
         self._parts = state.log("panes", folded)
-        self._cell = state.cell("bucket")
-        stored = self._cell.get({})
-        self._span: int = stored.get("span", _first_span(layout))
-        self._seen: int = stored.get("seen", 0)
+        self._span = _first_span(layout)
+        self._find_span()
+        held = [frame for bucket in self._parts.buckets() for frame in self._parts.frames(bucket)]
+        self._seen = max((contents.last_sequence(frame) for frame in held), default=-1) + 1
         self._changed: int | None = None
         lows = [least(axis.ticks(frame)) for frame in self._rows.frames(0)]
         self._low = min((low for low in lows if low is not None), default=None)
@@ -114,9 +114,19 @@ class PaneStore:
             for frame in frames:
                 self._parts.append(bucket // 4, frame)
 
-    def before_checkpoint(self) -> None:
-        """Write what is held outside the logs."""
-        self._cell.set({"span": self._span, "seen": self._seen})
+    def _find_span(self) -> None:
+        """After a restore: how wide the buckets are. Those of several subtasks may differ; then cut anew."""
+        first = self._span
+        held = [(bucket, frame) for bucket in self._parts.buckets() for frame in self._parts.frames(bucket)]
+        bounds = [(bucket, least(frame[PANE]), greatest(frame[PANE])) for bucket, frame in held]
+        for _ in range(32):
+            if all(low // self._span == bucket == high // self._span for bucket, low, high in bounds):  # type: ignore[operator]
+                return
+            self._span *= 4
+        self._span = first
+        self._parts.drop([bucket for bucket, _ in held])
+        for _, frame in held:
+            self._keep(frame)
 
     def take(self, before: int) -> pl.DataFrame | None:
         """Remove the parts of all panes before this tick, merged to one part per group."""

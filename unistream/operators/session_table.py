@@ -39,6 +39,7 @@ class SessionTable:
 
     def __init__(self, state: StateStore, keys: pl.Schema, contents: Contents, gap: int) -> None:
         self._by = keys.names()
+        self._contents = contents
         bounds = {START: pl.Int64(), END: pl.Int64(), BORN: pl.Int64()}
         # Without keys all rows have the same one.
         table_keys = pl.Schema(keys) if keys else pl.Schema({_ALL: pl.Int8()})
@@ -53,6 +54,12 @@ class SessionTable:
 
     def __len__(self) -> int:
         return len(self._newest) + len(self._older)
+
+    def last_sequence(self) -> int:
+        """The greatest number of a row that is known of."""
+        frames = [table.read(table.rows()) for table in (self._newest, self._older)]
+        born = [int(frame[BORN].max()) for frame in frames if frame.height]  # type: ignore[arg-type]
+        return max([-1, *born, *(self._contents.last_sequence(frame) for frame in frames)])
 
     def next_end(self) -> int:
         """No open session ends before this tick."""

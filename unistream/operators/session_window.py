@@ -68,13 +68,14 @@ class SessionWindowOperator(Operator):
         state = context.state
         keys = pl.Schema({name: self._rows_schema[name] for name in self._by})
         self._table = SessionTable(state, keys, self._contents, self._gap)
+        self._seen = self._table.last_sequence() + 1
         self._rows = state.log("rows", self._kept_schema)
         lows = [least(self._axis.ticks(frame)) for frame in self._rows.frames(0)]
         self._low = min((low for low in lows if low is not None), default=MAX_TIME)
         self._cell = state.cell("time")
         stored = self._cell.get()
         if stored is not None:
-            self._watermark, self._seen = stored["watermark"], stored["seen"]
+            self._watermark = stored["watermark"]
 
     def process(self, batch: Batch, out: Output) -> None:
         frame = batch.frame
@@ -174,7 +175,7 @@ class SessionWindowOperator(Operator):
         out.emit_to(LATE, late_rows(rows, self._axis, self._watermark, bounds, reason))
 
     def before_checkpoint(self) -> None:
-        self._cell.set({"watermark": self._watermark, "seen": self._seen})
+        self._cell.set({"watermark": self._watermark})
 
     def explain_time(self) -> dict[str, Any]:
         next_end = self._table.next_end()

@@ -163,7 +163,6 @@ class ClosingWindowOperator(Operator):
 
     def before_checkpoint(self) -> None:
         self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
-        self._store.before_checkpoint()
 
     def explain_time(self) -> dict[str, Any]:
         lowest = self._store.lowest()

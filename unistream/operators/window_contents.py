@@ -46,6 +46,10 @@ class Contents(ABC):
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
         """Columns `by` and `result`."""
 
+    def last_sequence(self, parts: pl.DataFrame) -> int:
+        """The greatest `SEQUENCE` among the rows that parts keep, -1 when they keep none."""
+        return -1
+
 
 @dataclass(frozen=True, slots=True)
 class Calculation:
@@ -320,6 +324,9 @@ class Sequenced(Contents):
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
         return self._inner.finish(parts.sort(SEQUENCE).drop(SEQUENCE), by)
 
+    def last_sequence(self, parts: pl.DataFrame) -> int:
+        return _greatest(parts.get_column(SEQUENCE))
+
 
 class Listed(Contents):
     """Contents that keep rows, with these in one list per group: for windows found by key, not by time."""
@@ -348,6 +355,9 @@ class Listed(Contents):
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
         return self._inner.finish(self._rows(parts, by).drop(SEQUENCE), by)
 
+    def last_sequence(self, parts: pl.DataFrame) -> int:
+        return _greatest(parts.get_column(_ROWS).explode().struct.field(SEQUENCE))
+
     def _listed(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
         return rows.group_by(by, maintain_order=True).agg(pl.struct(*self._kept).alias(_ROWS))
 
@@ -355,3 +365,8 @@ class Listed(Contents):
         """The rows in the lists, as they came."""
         rows = parts.select(*by, _ROWS).explode(_ROWS).unnest(_ROWS)
         return rows.sort(SEQUENCE, maintain_order=True)
+
+
+def _greatest(sequence: pl.Series) -> int:
+    found = sequence.max()
+    return found if isinstance(found, int) else -1

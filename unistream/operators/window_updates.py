@@ -59,7 +59,8 @@ class UpdatingWindowOperator(Operator):
         stored = self._cell.get()
         if stored is not None:
             self._late.advance(stored["watermark"])
-            self._seen, self._fired = stored["seen"], stored["fired"]
+            self._fired = stored["fired"]
+        self._seen = self._contents.last_sequence(self._table.read(self._table.rows())) + 1
         self._schedule()
 
     def process(self, batch: Batch, out: Output) -> None:
@@ -148,7 +149,7 @@ class UpdatingWindowOperator(Operator):
         self._next_given = None
 
     def before_checkpoint(self) -> None:
-        self._cell.set({"watermark": self._late.watermark, "seen": self._seen, "fired": self._fired})
+        self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
 
     def explain_time(self) -> dict[str, Any]:
         watermark = self._axis.micros(self._late.watermark)
