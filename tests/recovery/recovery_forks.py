@@ -37,31 +37,34 @@ class Child:
     """A process of its own; `outcome` is what its function returned, or the error it raised."""
 
     pid: int
-    _ended: int
+    _watch: int | None
     _outcome: Path
 
     def wait(self, seconds: float) -> bool:
         """Whether it ended within this time."""
-        readable, _, _ = select.select([self._ended], [], [], seconds)
-        return bool(readable)
+        if self._watch is None:
+            return True
+        waiting = select.poll()  # `select` takes small descriptors only
+        waiting.register(self._watch, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
+            return False
+        os.close(self._watch)
+        self._watch = None
+        return True
 
     def signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if not self.wait(0):
-            signal.pidfd_send_signal(self._ended, number)
+            assert self._watch is not None
+            signal.pidfd_send_signal(self._watch, number)
 
     def kill(self) -> bool:
         """kill -9 and wait; false when it had come to its end before."""
         if self.wait(0):
             return False
-        signal.pidfd_send_signal(self._ended, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         assert self.wait(60), "a killed process did not end"
         return not self._outcome.exists()
-
-    def close(self) -> None:
-        """Kill it if it still runs."""
-        self.kill()
-        os.close(self._ended)
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -105,7 +108,7 @@ class Forks:
     def close(self) -> None:
         """End everything that was started."""
         for child in self._children:
-            child.close()
+            child.kill()
         assert self._parent.stdin is not None
         self._parent.stdin.close()
         self._parent.wait(timeout=30)

@@ -39,15 +39,14 @@ class LiveState:
     def scan(self, table: str | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """The rows of a table as they are now, or those for which `where` holds.
 
-        Without `table` the operator must have a single one. The whole table is copied between two ticks:
+        `table` may be left out when only one has rows. The whole table is copied between two ticks:
         of very large state, look at a checkpoint instead (`us.read_state`).
         """
         from unistream.state.live import live_tables, read_live
 
         def look() -> pl.DataFrame:
             store = self._store()
-            name = _only([info.name for info in live_tables(store)], table, self._operator)
-            return read_live(store, name)
+            return read_live(store, _only(live_tables(store), table, self._operator))
 
         rows = self._runtime.ask(look).result(self._timeout)
         return rows if where is None else rows.filter(where)
@@ -72,7 +71,7 @@ def read_state(
 ) -> pl.DataFrame:
     """State out of a checkpoint directory or savepoint, whether its job runs or not.
 
-    The rows of `table` of `operator`; `table` may be left out when there is only one. Without `operator` the
+    The rows of `table` of `operator`; `table` may be left out where only one has rows. Without `operator` the
     list of all tables. `id` is that of a checkpoint, the newest by default. Every byte read is verified.
 
     >>> import tempfile, polars as pl, unistream as us
@@ -89,7 +88,8 @@ def read_state(
     store = CheckpointStore(storage_for(checkpoint))
     manifest = store.newest() if id is None else store.load(id)
     if manifest is None:
-        raise StateError(f"There is no checkpoint in {checkpoint}", hint="check the path")
+        hint = "a job keeps them in the folder that it is given as checkpoint="
+        raise StateError(f"There is no checkpoint in {checkpoint}", user_location(), hint)
     known = [info for state in manifest.states for info in list_tables(state.tables)]
     if operator is None:
         return _listed(known)
@@ -107,13 +107,16 @@ def _table_of(known: list[TableInfo], operator: str, table: str | None, manifest
     operators = sorted({info.operator_id for info in known})
     if operator not in operators:
         raise _unknown("operator with state", operator, operators, f"checkpoint {manifest.id}")
-    return _only(sorted({info.name for info in known if info.operator_id == operator}), table, operator)
+    return _only([info for info in known if info.operator_id == operator], table, operator)
 
 
-def _only(names: list[str], table: str | None, operator: str) -> str:
+def _only(tables: list[TableInfo], table: str | None, operator: str) -> str:
+    """The table that is meant; single values such as a watermark are meant only when named."""
+    names = sorted({info.name for info in tables})
     if table is None:
-        if len(names) == 1:
-            return names[0]
+        large = sorted({info.name for info in tables if info.kind != "cell"}) or names
+        if len(large) == 1:
+            return large[0]
         raise InvalidQuery(
             f"Operator {operator!r} has {len(names)} tables: {names}", user_location(), "name one: table=..."
         )
