@@ -104,7 +104,8 @@ class CheckpointReader:
 
     def _unknown(self, id: int) -> StateError:
         return StateError(
-            f"{self.storage.url} has no checkpoint {id}", hint="`unistream checkpoints ls` lists them"
+            f"{self.storage.url} has no checkpoint {id}",
+            hint=f"`unistream checkpoints ls {self.storage.url}` lists them",
         )
 
 

@@ -27,6 +27,7 @@ EXIT_CODES: tuple[tuple[type[errors.UnistreamError], int], ...] = (
     (errors.UnistreamError, 2),
 )
 INTERRUPTED = 130
+NO_CHECKPOINT = "a job keeps them in the folder that it is given as checkpoint="
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -135,6 +136,101 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"     Hint: {finding.hint}")
     if not all(finding.ok for finding in findings):
         sys.exit(3)
+
+
+@main.group()
+def checkpoints() -> None:
+    """Look into a checkpoint folder or savepoint, whether its job runs or not."""
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@checkpoints.command("ls")
+@click.argument("folder")
+@as_json_option
+@guarded
+def list_checkpoints(folder: str, as_json: bool) -> None:
+    """List the checkpoints in FOLDER, oldest first."""
+    from unistream.state.checkpoint_reader import CheckpointReader
+    from unistream.state.checkpoint_tables import listing
+
+    show_frame(listing(CheckpointReader(folder)), as_json)
+
+
+@checkpoints.command("verify")
+@click.argument("folder")
+@click.option("--id", "number", type=int, help="Only this checkpoint.")
+@as_json_option
+@guarded
+def verify_checkpoints(folder: str, number: int | None, as_json: bool) -> None:
+    """Read every byte of the checkpoints in FOLDER; exit code 4 when something is damaged."""
+    from unistream.state.verification import verify
+
+    report = verify(folder, number)
+    if as_json or not report.ok:
+        show_frame(report.frame(), as_json)
+    else:
+        found = f"{len(report.checkpoints)} checkpoints, {report.files} files, {report.nbytes:,} bytes"
+        click.echo(f"all as recorded: {found}")
+    if not report.ok:
+        sys.exit(4)
+
+
+@checkpoints.command("inspect")
+@click.argument("folder")
+@click.option("--id", "number", type=int, help="This checkpoint instead of the newest.")
+@as_json_option
+@guarded
+def inspect_checkpoint(folder: str, number: int | None, as_json: bool) -> None:
+    """Show what a checkpoint in FOLDER holds: tables, files, positions, tokens."""
+    from unistream.state.checkpoint_tables import inspect
+
+    frames = inspect(load_checkpoint(folder, number))
+    if as_json:
+        rows = {name: json.loads(frame.write_json()) for name, frame in frames.items()}
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name, frame in frames.items():
+        click.echo(click.style(name, bold=True))
+        show_frame(frame, as_json)
+
+
+@checkpoints.command("diff")
+@click.argument("folder")
+@click.argument("before", type=int)
+@click.argument("after", type=int)
+@as_json_option
+@guarded
+def diff_checkpoints(folder: str, before: int, after: int, as_json: bool) -> None:
+    """Show what differs between two checkpoints in FOLDER, given by their ids."""
+    from unistream.state.checkpoint_tables import diff
+
+    show_frame(diff(load_checkpoint(folder, before), load_checkpoint(folder, after)), as_json)
+
+
+def load_checkpoint(folder: str, number: int | None) -> Any:
+    """A checkpoint by its id, or the newest."""
+    from unistream.state.checkpoint_reader import CheckpointReader
+
+    reader = CheckpointReader(folder)
+    found = reader.newest() if number is None else reader.load(number)
+    if found is None:
+        raise errors.StateError(f"There is no checkpoint in {folder}", hint=NO_CHECKPOINT)
+    return found
+
+
+def show_frame(frame: Any, as_json: bool) -> None:
+    """All rows and columns of a small frame."""
+    import polars as pl
+
+    if as_json:
+        click.echo(json.dumps(json.loads(frame.write_json()), indent=2))
+        return
+    with pl.Config(
+        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=80, tbl_hide_column_data_types=True
+    ):
+        click.echo(str(frame))
 
 
 def load_job(target: str) -> Any:

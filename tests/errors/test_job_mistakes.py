@@ -124,6 +124,37 @@ def checkpoint_of_another_program() -> None:
     us.scan_rate(1e6, total_rows=10).sink_csv("out").run(checkpoint="ckpt", progress=False)
 
 
+def restore_without_a_checkpoint_folder() -> None:
+    ORDERS.sink_csv("out").run(restore="keep", progress=False)
+
+
+def restore_from_nothing() -> None:
+    ORDERS.sink_csv("out").run(checkpoint="ckpt", restore="keep", progress=False)
+
+
+def restore_of_an_unknown_checkpoint() -> None:
+    ORDERS.sink_csv("out").run(checkpoint="ckpt", progress=False)
+    ORDERS.sink_csv("out").run(checkpoint="ckpt", restore=7, progress=False)
+
+
+def state_of_no_checkpoint() -> None:
+    us.read_state("ckpt")
+
+
+def state_of_an_unknown_step() -> None:
+    totals = LIVE.group_by(parity=pl.col("value") % 2).agg(n=pl.len()).changes()
+    totals.sink_csv("out").run(until="available", checkpoint="ckpt", progress=False)
+    us.read_state("ckpt", "agregate-1")
+
+
+def checkpoint_that_is_damaged() -> None:
+    job = ORDERS.unique("item").sink_csv("out")
+    job.run(checkpoint="ckpt", progress=False)
+    newest = max(Path("ckpt/checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes().replace(b"frame", b"brane"))
+    job.run(checkpoint="ckpt", progress=False)
+
+
 def checkpoint_that_is_a_file() -> None:
     Path("ckpt").touch()
     ORDERS.sink_csv("out").run(checkpoint="ckpt", progress=False)

@@ -233,6 +233,35 @@ def updates_into_a_window() -> None:
     totals.window(us.tumbling("1m")).agg(pl.len())
 
 
+def join_without_bounds() -> None:
+    TIMED.join(TIMED, on="order")
+
+
+def join_with_a_frame() -> None:
+    TIMED.join(pl.DataFrame({"item": ["a"], "price": [3]}), on="item", within="5m")
+
+
+def join_without_event_time() -> None:
+    TIMED.join(ORDERS, on="order", within="5m")
+
+
+def join_without_keys() -> None:
+    TIMED.join(TIMED, within="5m")
+
+
+def column_in_join() -> None:
+    TIMED.join(TIMED, on="odrer", within="5m")
+
+
+def keys_of_different_types() -> None:
+    TIMED.join(TIMED.cast({"order": pl.String}), on="order", within="5m")
+
+
+def updates_into_a_join() -> None:
+    latest = TIMED.unique("item", keep="last")
+    TIMED.join(latest, on="item", within="5m")
+
+
 # Results
 
 

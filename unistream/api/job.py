@@ -34,7 +34,15 @@ Until = Literal["end", "available"]
 
 
 class Job:
-    """One or more sinks and all that leads to them. It has not run; `run` and `start` do that."""
+    """One or more sinks and all that leads to them. It has not run; `run` and `start` do that.
+
+    >>> import unistream as us
+    >>> job = us.from_frame({"a": [1, 2]}).sink_batches(lambda frame: None)
+    >>> job
+    <Job bounded to function; not started>
+    >>> job.run(progress=False).rows_out
+    2
+    """
 
     __slots__ = ("_roots",)
 
@@ -197,7 +205,13 @@ def job(*jobs: Job) -> Job:
 
 
 class Run:
-    """A job that was started. Leaving it as a context manager stops it."""
+    """A job that was started. Leaving it as a context manager stops it.
+
+    >>> import unistream as us
+    >>> with us.from_frame({"a": [1, 2]}).sink_batches(lambda frame: None).start() as run:
+    ...     run.wait(), run.progress.rows_in
+    (True, 2)
+    """
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -238,8 +252,9 @@ class Run:
         """Watermarks of the job, which split or source holds them back, and what waits: in words and as data.
 
         >>> import unistream as us
-        >>> run = us.from_frame({"t": [0, 5]}).with_event_time("t", unit="s").sink_batches(print).start()
-        >>> _ = run.stop(); "event_time-1" in run.explain_time().operators
+        >>> rows = us.from_frame({"t": [0, 5]}).with_event_time("t", unit="s")
+        >>> with rows.sink_batches(lambda frame: None).start() as run:
+        ...     "event_time-1" in run.explain_time().operators
         True
         """
         return self._execution.explain_time()
@@ -258,8 +273,8 @@ class Run:
         >>> import polars as pl, unistream as us
         >>> counts = us.scan_rate(1000).group_by(parity=pl.col("value") % 2).agg(n=pl.len())
         >>> with counts.changes().sink_batches(lambda frame: None).start() as run:
-        ...     run.state("aggregate-1").scan().columns
-        ['parity', 'n']
+        ...     run.state("aggregate-1").tables().columns
+        ['operator', 'table', 'kind', 'rows']
         """
         from unistream.api.state import LiveState
 

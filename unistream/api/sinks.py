@@ -77,7 +77,14 @@ class Sinks:
         max_file_age: Duration | None = None,
         mode: Mode = "error",
     ) -> Job:
-        """CSV files in a folder, whole or not at all; options as for `sink_parquet`."""
+        """CSV files in a folder, whole or not at all; options as for `sink_parquet`.
+
+        >>> import pathlib, tempfile, unistream as us
+        >>> folder = pathlib.Path(tempfile.mkdtemp(), "out")
+        >>> _ = us.from_frame({"a": [1, 2]}).sink_csv(folder).run(progress=False)
+        >>> [file.read_text() for file in folder.iterdir()]
+        ['a\\n1\\n2\\n']
+        """
         from unistream.io.line_sinks import CsvSink
 
         return self.sink(
@@ -101,7 +108,14 @@ class Sinks:
         max_file_age: Duration | None = None,
         mode: Mode = "error",
     ) -> Job:
-        """Files of one JSON object a line, whole or not at all; options as for `sink_parquet`."""
+        """Files of one JSON object a line, whole or not at all; options as for `sink_parquet`.
+
+        >>> import pathlib, tempfile, unistream as us
+        >>> folder = pathlib.Path(tempfile.mkdtemp(), "out")
+        >>> _ = us.from_frame({"a": [1, 2]}).sink_ndjson(folder).run(progress=False)
+        >>> [file.read_text() for file in folder.iterdir()]
+        ['{"a":1}\\n{"a":2}\\n']
+        """
         from unistream.io.line_sinks import NdjsonSink
 
         return self.sink(
@@ -114,13 +128,26 @@ class Sinks:
         )
 
     def sink_console(self, *, rows: int = 20, to: TextIO | None = None) -> Job:
-        """Rows printed as they come, at most `rows` of each tick."""
+        """Rows printed as they come, at most `rows` of each tick.
+
+        >>> import unistream as us
+        >>> us.scan_rate(10).sink_console(rows=3)
+        <Job unbounded to console; not started>
+        """
         from unistream.io.console import ConsoleSink
 
         return self.sink(ConsoleSink(rows=rows, to=to))
 
     def sink_socket(self, address: str, *, format: str = "ndjson", listen: bool = False) -> Job:
-        """Lines over TCP: to the server at "host:port", or to whoever connects when `listen` is set."""
+        """Lines over TCP: to the server at "host:port", or to whoever connects when `listen` is set.
+
+        TCP does not tell what the other side has used, so rows on their way may be lost or come twice when
+        a connection breaks.
+
+        >>> import unistream as us
+        >>> us.from_frame({"a": [1, 2]}).sink_socket("127.0.0.1:9000")
+        <Job bounded to socket; not started>
+        """
         from unistream.io.tcp_sink import TcpSink
 
         return self.sink(TcpSink(address, format=format, listen=listen))
