@@ -172,7 +172,40 @@ def test_keys_may_be_computed() -> None:
 def test_explain_says_what_is_kept() -> None:
     windows = timed().group_by("k").window(us.tumbling("10s"))
     assert "running values" in windows.agg(pl.col("v").sum()).explain()
-    assert "all rows, because" in windows.agg(pl.col("v").rank().max()).explain()
+    assert "all rows, because of `col(" in windows.agg(pl.col("v").rank().max()).explain()
+    assert "needs every value" in windows.agg(pl.len(), m=pl.col("v").median()).explain()
+    sliding = timed().window(us.sliding("10s", "5s"))
+    assert "running values" in sliding.agg(pl.col("v").sum()).explain()
+    assert "windows overlap" in sliding.agg(pl.col("v").first()).explain()
+
+
+def test_operators_know_where_time_stands() -> None:
+    """What a running job is asked for: the watermark, who holds it, and what fires next."""
+    source = ListSource({"t": pl.Int64, "k": pl.String}, {"a": [(10, "x"), (31, "x")], "b": [(20, "y")]})
+    times = us.scan(source).with_event_time("t", delay="2s", unit="s").group_by("k")
+    for window, emit, end in (
+        (us.tumbling("10s"), "close", 20),
+        (us.sliding("10s", "5s"), "close", 15),
+        (us.sliding("10s", "5s"), "change", 15),
+        (us.session("9s"), "close", 19),
+    ):
+        counts = times.window(window, emit=emit).agg(n=pl.len())
+        job = counts.changes().sink_batches(lambda frame: None)
+        runtime = job.runtime(threads=False)
+        runtime.open()
+        runtime.tick()
+        runtime.tick()
+        knows = {name.split("-")[0]: task.operator.explain_time() for name, task in operators(runtime)}
+        runtime.close()
+        assert knows["event_time"]["watermark"] == 8_000_000
+        assert knows["event_time"]["held_by"].endswith("/a")
+        (windows,) = (known for name, known in knows.items() if known and name != "event_time")
+        assert windows["watermark"] == 8_000_000
+        assert windows["next_window_end"] == end * 1_000_000
+
+
+def operators(runtime: Any) -> list[tuple[str, Any]]:
+    return [(name, task) for name, task in runtime.tasks.items() if hasattr(task, "operator")]
 
 
 def refused(make: Any) -> str:

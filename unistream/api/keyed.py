@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from unistream.api import steps
+from unistream.api.keyed_verbs import KeyedVerbs, ordering
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
-from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
-from unistream.expressions.schema import Changes, StreamSchema
+from unistream.expressions.analysis import expand, why_not_row_wise
+from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.count_window import CountingWindowSpec
 from unistream.operators.global_window import GlobalWindowSpec
 from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.operators.session_window import SessionWindowSpec
-from unistream.operators.top_k import TopK
 from unistream.operators.window_aggregate import AlignedWindowSpec, SameWindowSpec
 from unistream.operators.window_contents import Aggregation, Application, Calculation, Top
 from unistream.operators.window_spec import WindowSpec
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from unistream.api.stream import Stream
 
 
-class KeyedStream:
+class KeyedStream(KeyedVerbs):
     """Rows put together by key columns; made by `Stream.group_by`."""
 
     __slots__ = ("_keys", "_node")
@@ -84,28 +84,6 @@ class KeyedStream:
         [('a', 0, 10, 1), ('a', 10, 20, 1), ('b', 0, 10, 1)]
         """
         return windowed(self._node, self._keys, window, allowed_lateness, emit)
-
-    def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
-        """The `n` rows of each key that are greatest by these columns so far (least with `reverse`).
-
-        The result updates: a row comes when it enters the top and is taken back when it falls out. Among
-        equals those that came first are taken; nulls come last. Of rows that are only added just the top is
-        kept; of a stream that updates all rows are, as another moves up when one goes.
-
-        >>> import unistream as us
-        >>> rows = us.from_frame({"k": ["a", "a", "b", "a"], "v": [1, 3, 2, 2]})
-        >>> rows.group_by("k").top_k(2, by="v").collect().sort("k", "v").rows()
-        [('a', 2), ('a', 3), ('b', 2)]
-        """
-        from unistream.api.stream import Stream
-
-        where = user_location()
-        order, flags = ordering(n, by, reverse, self._node.schema.columns, where)
-        appends = self._node.schema.changes is Changes.APPEND
-        kept = f"{n} rows per key" if appends else "all rows, because they may go again"
-        return Stream(self._node)._apply(
-            TopK(by=self._keys, n=n, order=order, reverse=flags, kept=kept, where=where)
-        )
 
     def __repr__(self) -> str:
         return f"<KeyedStream by {', '.join(self._keys)}>"
@@ -225,13 +203,14 @@ class WindowedStream:
         kind = SPECS.get(type(self._window))
         if kind is None:
             raise InvalidQuery(f"{self._window!r} is no window that can be computed", where)
+        overlapping = isinstance(self._window, (Sliding, Cumulating))
         return kind(
             window=self._window,
             by=self._keys,
             calculation=calculation,
             lateness=self._lateness,
             emit=self._emit,
-            kept=calculation.kept(self._schema.columns, self._keys),
+            kept=calculation.kept(self._schema.columns, self._keys, overlapping=overlapping),
             where=where,
         )
 
@@ -250,25 +229,3 @@ SPECS: Mapping[type[Window], Callable[..., WindowSpec]] = {
     Session: SessionWindowSpec,
 }
 """Who computes which window."""
-
-
-def _listed(by: Any) -> Iterable[Any]:
-    return by if isinstance(by, (list, tuple)) else [by]
-
-
-def ordering(
-    n: Any, by: Any, reverse: bool | Sequence[bool], columns: pl.Schema, where: str | None
-) -> tuple[tuple[pl.Expr, ...], tuple[bool, ...]]:
-    """What the rows of a top are ordered by, checked."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise InvalidQuery(f"top_k takes a whole number from 1, not {n!r}", where)
-    exprs = tuple(expand(_listed(by), {}, columns, "top_k", where))
-    for expr in exprs:
-        why = why_not_row_wise(expr, columns)
-        if why is not None:
-            raise InvalidQuery(f"top_k orders rows by themselves, and {why}", where, why.hint)
-    output_schema("select", exprs, columns, "top_k", where)
-    flags = (reverse,) * len(exprs) if isinstance(reverse, bool) else tuple(reverse)
-    if not exprs or len(flags) != len(exprs):
-        raise InvalidQuery(f"top_k has {len(exprs)} columns and {len(flags)} of reverse", where)
-    return exprs, flags

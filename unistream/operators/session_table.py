@@ -115,13 +115,13 @@ class SessionTable:
             self._older_end = min(self._older_end, int(sessions.ends[older].min()))
 
     def take_closed(self, until: int) -> pl.DataFrame | None:
-        """Remove the sessions that end at this tick or before, in order of their ends; None without any."""
+        """Remove the sessions that end at this tick or before; None when there are none."""
         closed = [
             self._taken(table, rows)
             for table, rows in ((self._older, self._ended_older(until)), (self._newest, self._ended(until)))
             if len(rows)
         ]
-        return pl.concat(closed).sort(END, maintain_order=True).drop(BORN) if closed else None
+        return pl.concat(closed).drop(BORN) if closed else None
 
     def _ended_older(self, until: int) -> RowIds:
         if self._older_end > until:

@@ -178,7 +178,8 @@ class SessionWindowOperator(Operator):
         self._cell.set({"watermark": self._watermark})
 
     def explain_time(self) -> dict[str, Any]:
-        next_end = self._table.next_end()
+        unfolded = MAX_TIME if self._low == MAX_TIME else self._low + self._gap
+        next_end = min(self._table.next_end(), unfolded)  # no session ends earlier
         return {
             "watermark": self._axis.micros(self._watermark),
             "next_window_end": None if next_end == MAX_TIME else self._axis.micros(next_end),

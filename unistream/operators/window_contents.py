@@ -75,7 +75,7 @@ class Calculation:
         """For `explain`."""
         raise NotImplementedError
 
-    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+    def kept(self, columns: pl.Schema, keys: Sequence[str], *, overlapping: bool = False) -> str:
         """For `explain`: what is kept of the rows."""
         return "all rows until the window closes"
 
@@ -99,7 +99,8 @@ class Aggregation(Calculation):
     def _decomposed(self, columns: pl.Schema, keys: Sequence[str]) -> Decomposition | Holistic:
         found = decompose(self.exprs, columns, keys)
         if isinstance(found, Decomposition) and found.kept_values:
-            return Holistic(", ".join(found.kept_values), "keeps every value")
+            expr = next(expr for expr in self.exprs if _keeps_values(expr, columns, keys))
+            return Holistic(" ".join(str(expr).split()), "needs every value")
         return found
 
     def contents(
@@ -115,11 +116,14 @@ class Aggregation(Calculation):
     def text(self) -> str:
         return ", ".join(" ".join(str(expr).split()) for expr in self.exprs)
 
-    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+    def kept(self, columns: pl.Schema, keys: Sequence[str], *, overlapping: bool = False) -> str:
         found = self._decomposed(columns, keys)
+        why = f"of {found}"
         if isinstance(found, Decomposition):
-            return f"{len(found.columns)} running values per key and window"
-        return f"columns {', '.join(sorted(self.reads)) or 'none'} of all rows, because {found}"
+            if not (overlapping and _asks_for_order(found)):
+                return f"{len(found.columns)} running values per key and window"
+            why = "the order of arrival matters and windows overlap"
+        return f"columns {', '.join(sorted(self.reads)) or 'none'} of all rows, because {why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Top(Calculation):
     def text(self) -> str:
         return f"top {self.n} by {', '.join(str(expr) for expr in self.by)}"
 
-    def kept(self, columns: pl.Schema, keys: Sequence[str]) -> str:
+    def kept(self, columns: pl.Schema, keys: Sequence[str], *, overlapping: bool = False) -> str:
         return f"{self.n} rows per key and window"
 
 
@@ -165,6 +169,11 @@ class Application(Calculation):
     @property
     def text(self) -> str:
         return f"apply {getattr(self.function, '__name__', type(self.function).__name__)}"
+
+
+def _keeps_values(expr: pl.Expr, columns: pl.Schema, keys: Sequence[str]) -> bool:
+    found = decompose([expr], columns, keys)
+    return isinstance(found, Holistic) or bool(found.kept_values)
 
 
 def _asks_for_order(parts: Decomposition) -> bool:

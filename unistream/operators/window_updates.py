@@ -48,6 +48,8 @@ class UpdatingWindowOperator(Operator):
         self._seen = 0
         self._fired = MIN_TIME
         self._next_given: int | None = None
+        self._next_end = MAX_TIME
+        """No window ends earlier of those that have not closed yet."""
 
     def open(self, context: Context) -> None:
         self._context = context
@@ -60,6 +62,7 @@ class UpdatingWindowOperator(Operator):
         if stored is not None:
             self._late.advance(stored["watermark"])
             self._fired = stored["fired"]
+        self._next_end = self._first_end(self._table.rows())
         self._seen = self._contents.last_sequence(self._table.read(self._table.rows())) + 1
         self._schedule()
 
@@ -68,6 +71,7 @@ class UpdatingWindowOperator(Operator):
         if not frame.height:
             return
         touched = self._fold(frame, ticks)
+        self._next_end = min(self._next_end, self._first_end(touched))
         self._seen += frame.height
         if self._emit.when == "change":
             self._give(touched, out)
@@ -101,6 +105,10 @@ class UpdatingWindowOperator(Operator):
     def _ends_of(self, rows: RowIds) -> Ticks:
         return self._table.keys(rows).get_column(END).to_numpy()
 
+    def _first_end(self, rows: RowIds) -> int:
+        ends = self._ends_of(rows)
+        return int(ends[ends > self._fired].min(initial=MAX_TIME))
+
     def _give(self, rows: RowIds, out: Output) -> None:
         """Hand on these windows as they are now."""
         given = self._table.column(_GIVEN).take(rows)
@@ -120,6 +128,7 @@ class UpdatingWindowOperator(Operator):
         if end > self._fired:
             self._give(self._changed(end), out)
             self._fired = end
+            self._next_end = self._first_end(self._table.rows())
         before = self._late.open_until
         self._late.advance(tick)
         if self._layout.last_end(self._late.open_until) > self._layout.last_end(before):
@@ -152,5 +161,10 @@ class UpdatingWindowOperator(Operator):
         self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
 
     def explain_time(self) -> dict[str, Any]:
-        watermark = self._axis.micros(self._late.watermark)
-        return {"watermark": watermark, "open_windows": len(self._table), "next_given": self._next_given}
+        next_end = None if self._next_end == MAX_TIME else self._axis.micros(self._next_end)
+        return {
+            "watermark": self._axis.micros(self._late.watermark),
+            "next_window_end": next_end,
+            "open_windows": len(self._table),
+            "next_given": self._next_given,
+        }
