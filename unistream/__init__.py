@@ -40,8 +40,10 @@ from unistream.errors import (
     StateError,
     UnistreamError,
 )
+from unistream.operators.process import ProcessFunction
 from unistream.runtime.progress import Progress
 from unistream.runtime.recovery import Exponential, FailureRate, FixedDelay
+from unistream.state.handles import ListState, MapState, ReducingState, ValueState
 
 __version__ = "0.1.0"
 
@@ -55,13 +57,18 @@ __all__ = [
     "InvalidSettings",
     "Job",
     "JobFailed",
+    "ListState",
+    "MapState",
     "MissingDependency",
+    "ProcessFunction",
     "Progress",
+    "ReducingState",
     "Run",
     "Settings",
     "StateError",
     "Stream",
     "UnistreamError",
+    "ValueState",
     "counting",
     "cumulating",
     "every",

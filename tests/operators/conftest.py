@@ -87,11 +87,23 @@ def _cut(events: Events, random: Random) -> list[Batch | Watermark]:
     time = MIN_TIME
     for event in events:
         if isinstance(event, Batch):
-            result += [Batch(part, event.port) for part in cut_at_random(event.frame, random)]
+            result += [Batch(part, event.port) for part in _parts(event.frame, random)]
         elif event.time > time:
             time = event.time
             result.append(event)
     return result
+
+
+def _parts(frame: pl.DataFrame, random: Random) -> list[pl.DataFrame]:
+    """A few slices, or sometimes many: short sequences say most when they are cut into few."""
+    if random.random() < 0.1:
+        return cut_at_random(frame, random)
+    places = sorted(random.randint(0, frame.height) for _ in range(random.randint(0, 3)))
+    parts = [
+        frame.slice(start, end - start)
+        for start, end in zip([0, *places], [*places, frame.height], strict=True)
+    ]
+    return [part for part in parts if part.height]
 
 
 @pytest.fixture

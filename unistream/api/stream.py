@@ -17,6 +17,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
 from unistream.graph import LATE, REJECTED
 from unistream.location import user_location
+from unistream.operators.broadcast import Broadcast
 from unistream.operators.changelog import Retractions, ShowChanges
 from unistream.operators.deduplicate import Unique
 from unistream.plan.nodes import Apply, Node, SideOutput, Stateless, Union
@@ -189,7 +190,9 @@ class Stream(Joins, Sinks):
             _same_columns(self, other, where)
         if not others:
             return self
-        return Stream(Union(parts=(self._node, *(other._node for other in others)), where=where))
+        # Upserts of one part would replace rows of another that happen to have the same key.
+        parts = tuple(_in_full(part._node, where) for part in (self, *others))
+        return Stream(Union(parts=parts, where=where))
 
     def split(self, branches: Mapping[str, pl.Expr], rest: str | None = None) -> dict[str, Stream]:
         """Several streams by name; each row goes to the first whose predicate is true, or to `rest`.
@@ -240,8 +243,7 @@ class Stream(Joins, Sinks):
         [('+I', 1)]
         """
         where = user_location()
-        full = self._apply(Retractions(where=where)) if self._node.schema.changes is Changes.UPSERT else self
-        return full._apply(ShowChanges(where=where))
+        return Stream(_in_full(self._node, where))._apply(ShowChanges(where=where))
 
     def rejected(self) -> Stream:
         """The rows that could not be read or have no possible event time: source, position, reason, content.
@@ -355,6 +357,35 @@ class Stream(Joins, Sinks):
 
         return windowed(self._node, (), window, allowed_lateness, emit)
 
+    def broadcast(
+        self,
+        rules: Stream,
+        function: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame],
+        schema: Any = None,
+    ) -> Stream:
+        """Whatever `function(frame, rules)` makes of each slice of rows and the rules as they are now.
+
+        `rules` is a stream that every worker keeps whole: rows that are added, or a table that updates, such
+        as `changes.unique("id", keep="last")`. Rows see the rules that came before them; of one tick the
+        rules come first. Without `schema` the function is asked once with empty frames what it returns.
+
+        >>> import unistream as us
+        >>> orders = us.from_frame({"item": ["a", "b"], "amount": [10, 20]})
+        >>> limits = us.from_frame({"item": ["a", "b"], "most": [5, 50]})
+        >>> def over_limit(frame, limits):
+        ...     return frame.join(limits, on="item").filter(pl.col("amount") > pl.col("most"))
+        >>> orders.broadcast(limits, over_limit).collect().rows()
+        [('a', 10, 5)]
+        """
+        where = user_location()
+        if not isinstance(rules, Stream):
+            hint = "wrap a frame in us.from_frame"
+            raise InvalidQuery(f"broadcast takes a stream of rules, not {rules!r}", where, hint)
+        _refuse_updates("broadcast", self._node, where)
+        empty = pl.DataFrame(schema=rules.schema)
+        made = steps.promised(lambda rows: function(rows, empty), self.schema, schema, "broadcast", where)
+        return rules._apply(Broadcast(function=function, made=made, where=where), self)
+
     # Results
 
     def collect(self, *, until: str = "end", settings: Settings | None = None) -> pl.DataFrame:
@@ -434,19 +465,38 @@ class Stream(Joins, Sinks):
     def _step(self, make: Callable[..., RowStep], *given: Any) -> Stream:
         """A stateless verb: the step is checked against what is known of this stream."""
         where = user_location()
-        return Stream(Stateless(input=self._node, step=make(self._node.schema, *given, where), where=where))
+        step = make(self._node.schema, *given, where)
+        node = _before_step(step, self._node)
+        return Stream(Stateless(input=node, step=step, where=where))
 
 
 def _accepted(spec: OperatorSpec, node: Node) -> Node:
     """The input as the operator can take it: upserts become retractions, other updates are refused."""
-    changes = node.schema.changes
-    if changes is not Changes.APPEND and not spec.accepts_updates:
+    if not spec.accepts_updates:
+        _refuse_updates(spec.name, node, spec.where)
+    return _in_full(node, spec.where) if spec.needs_retractions else node
+
+
+def _refuse_updates(step: str, node: Node, where: str | None) -> None:
+    if node.schema.changes is not Changes.APPEND:
         hint = "take .changes() for the changes as rows, or emit windows with emit='close'"
-        raise InvalidQuery(
-            f"{spec.name} takes rows that are only added; this stream updates", spec.where, hint
-        )
-    if changes is Changes.UPSERT and spec.needs_retractions:
-        return Apply(spec=Retractions(where=spec.where), over=(node,), where=spec.where)
+        raise InvalidQuery(f"{step} takes rows that are only added; this stream updates", where, hint)
+
+
+def _in_full(node: Node, where: str | None) -> Node:
+    """The rows with every row that is replaced taken back before, instead of replaced by its key."""
+    if node.schema.changes is not Changes.UPSERT:
+        return node
+    return Apply(spec=Retractions(where=where), over=(node,), where=where)
+
+
+def _before_step(step: RowStep, node: Node) -> Node:
+    """The input of a stateless step: behind one that drops the key nobody could tell what is replaced."""
+    changes = node.schema.changes
+    if step.verb == "map_batches":
+        _refuse_updates(step.verb, node, step.where)
+    if changes is Changes.UPSERT and (step.verb == "explode" or not step.derive(node.schema).key):
+        return _in_full(node, step.where)
     return node
 
 

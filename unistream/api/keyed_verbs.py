@@ -1,0 +1,202 @@
+"""Verbs of `KeyedStream` beside `agg` and `window`: tops, answers row by row, functions with state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from unistream.durations import Duration, microseconds
+from unistream.errors import InvalidQuery
+from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
+from unistream.expressions.schema import Changes
+from unistream.location import user_location
+from unistream.operators.over import Over
+from unistream.operators.process import Process, ProcessFunction
+from unistream.operators.process_batches import BatchFunction, ProcessBatches
+from unistream.operators.top_k import TopK
+from unistream.plan.nodes import Node
+
+if TYPE_CHECKING:
+    from unistream.api.stream import Stream
+    from unistream.operators.base import OperatorSpec
+
+
+class KeyedVerbs:
+    """Needs a node and the names of the key columns."""
+
+    __slots__ = ()
+    _node: Node
+    _keys: tuple[str, ...]
+
+    def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
+        """The `n` rows of each key that are greatest by these columns so far (least with `reverse`).
+
+        The result updates: a row comes when it enters the top and is taken back when it falls out. Among
+        equals those that came first are taken; nulls come last. Of rows that are only added just the top is
+        kept; of a stream that updates all rows are, as another moves up when one goes.
+
+        >>> import unistream as us
+        >>> rows = us.from_frame({"k": ["a", "a", "b", "a"], "v": [1, 3, 2, 2]})
+        >>> rows.group_by("k").top_k(2, by="v").collect().sort("k", "v").rows()
+        [('a', 2), ('a', 3), ('b', 2)]
+        """
+        where = user_location()
+        order, flags = ordering(n, by, reverse, self._node.schema.columns, where)
+        appends = self._node.schema.changes is Changes.APPEND
+        kept = f"{n} rows per key" if appends else "all rows, because they may go again"
+        return self._given(TopK(by=self._keys, n=n, order=order, reverse=flags, kept=kept, where=where))
+
+    def over(self, *, rows: int | None = None, range: Duration | None = None) -> OverStream:
+        """For `agg`: each row with aggregates over the last `rows` rows of its key, or the last `range`.
+
+        The row itself is one of them. With `rows` they are counted in order of arrival and answers come at
+        once. With `range` those count that happened at most so long before (less than `range`, as in
+        Polars' `rolling`), also at the same moment; answers come when time has passed the row.
+
+        >>> import polars as pl, unistream as us
+        >>> rows = us.from_frame({"k": ["a", "a", "a"], "v": [1, 2, 5]})
+        >>> rows.group_by("k").over(rows=2).agg(recent=pl.col("v").sum()).collect()["recent"].to_list()
+        [1, 3, 7]
+        """
+        where = user_location()
+        if (rows is None) == (range is None):
+            raise InvalidQuery("over takes rows= or range=", where, 'as in `.over(range="1h")`')
+        if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 1):
+            raise InvalidQuery(f"over takes a whole number of rows from 1, not {rows!r}", where)
+        micros = None if range is None else microseconds(range, "range")
+        if micros is not None and micros <= 0:
+            raise InvalidQuery(f"The range {range!r} is not longer than nothing", where)
+        return OverStream(self, rows, micros)
+
+    def process(self, function: ProcessFunction, schema: Any = None) -> Stream:
+        """Python for every row, with state and timers of its key; see `us.ProcessFunction`.
+
+        `schema` names the columns it gives, unless its class has `output`. For columns at a time see
+        `process_batches`, which is many times faster.
+
+        >>> import polars as pl, unistream as us
+        >>> class Rising(us.ProcessFunction):
+        ...     output = {"k": pl.String, "by": pl.Int64}
+        ...     last = us.ValueState(pl.Int64)
+        ...     def process(self, key, row, ctx):
+        ...         if self.last.value is not None and row["v"] > self.last.value:
+        ...             yield {"k": key, "by": row["v"] - self.last.value}
+        ...         self.last.value = row["v"]
+        >>> rows = us.from_frame({"k": ["a", "a", "a"], "v": [1, 5, 2]})
+        >>> rows.group_by("k").process(Rising()).collect().rows()
+        [('a', 4)]
+        """
+        where = user_location()
+        if not isinstance(function, ProcessFunction):
+            hint = "derive a class from us.ProcessFunction and pass an instance of it"
+            raise InvalidQuery(f"process takes a ProcessFunction, not {function!r}", where, hint)
+        made = function.output if schema is None else schema
+        if made is None:
+            hint = 'as in `output = {"user": pl.String}` in the class, or pass schema='
+            raise InvalidQuery(f"{type(function).__name__} does not say what it gives", where, hint)
+        sides = {tag: pl.Schema(columns) for tag, columns in function.side_outputs.items()}
+        return self._given(
+            Process(by=self._keys, function=function, made=pl.Schema(made), sides=sides, where=where)
+        )
+
+    def process_batches(
+        self, function: BatchFunction, *, state_schema: Mapping[str, Any], schema: Any = None
+    ) -> Stream:
+        """A function over all rows of a tick, with their key's state as columns beside them.
+
+        It gets a frame of the rows with the columns of `state_schema`, null for keys without state, and
+        returns two frames: rows, and the states to keep, which have the key columns, those of the state and
+        each key once. Keys that are not among them keep their state; a state of nulls is forgotten. Rows of
+        one key may come several in a tick, however they are cut: order and repeats are for the function to
+        mind. Without `schema` it is asked once with an empty frame what it returns.
+
+        >>> import polars as pl, unistream as us
+        >>> def numbered(frame):
+        ...     n = pl.col("seen").fill_null(0) + pl.int_range(1, pl.len() + 1).over("k")
+        ...     rows = frame.select("k", n=n)
+        ...     return rows, rows.group_by("k").agg(seen=pl.col("n").max())
+        >>> rows = us.from_frame({"k": ["a", "b", "a"]}).group_by("k")
+        >>> rows.process_batches(numbered, state_schema={"seen": pl.Int64}).collect().rows()
+        [('a', 1), ('b', 1), ('a', 2)]
+        """
+        where = user_location()
+        columns = self._node.schema.columns
+        state = pl.Schema(state_schema)
+        if not state:
+            raise InvalidQuery("process_batches needs at least one state column", where)
+        both = sorted(set(state) & set(columns))
+        if both:
+            hint = "give the state another name; it stands beside the rows"
+            raise InvalidQuery(f"State column {both[0]!r} is a column of the rows too", where, hint)
+        made = pl.Schema(schema) if schema is not None else _asked(function, columns, state, where)
+        return self._given(
+            ProcessBatches(by=self._keys, function=function, state=state, made=made, where=where)
+        )
+
+    def _given(self, spec: OperatorSpec) -> Stream:
+        from unistream.api.stream import Stream
+
+        return Stream(self._node)._apply(spec)
+
+
+class OverStream:
+    """Rows with those before them; made by `KeyedStream.over`."""
+
+    __slots__ = ("_keyed", "_range", "_rows")
+
+    def __init__(self, keyed: KeyedVerbs, rows: int | None, range: int | None) -> None:
+        self._keyed = keyed
+        self._rows = rows
+        self._range = range
+
+    def agg(self, *exprs: Any, **named: Any) -> Stream:
+        """Adds these columns to each row. Any Polars aggregate works.
+
+        >>> import polars as pl, unistream as us
+        >>> rows = us.from_frame({"k": ["a"] * 3, "t": [0, 50, 70], "v": [1, 2, 4]})
+        >>> timed = rows.with_event_time("t", unit="s").group_by("k")
+        >>> timed.over(range="1m").agg(total=pl.col("v").sum()).select("t", "total").collect().rows()
+        [(0, 1), (50, 3), (70, 6)]
+        """
+        where = user_location()
+        columns = self._keyed._node.schema.columns
+        parts = expand(exprs, named, columns, "agg", where, keys=self._keyed._keys)
+        if not parts:
+            raise InvalidQuery("agg needs at least one aggregate", where, "as in `agg(n=pl.len())`")
+        spec = Over(by=self._keyed._keys, exprs=tuple(parts), rows=self._rows, range=self._range, where=where)
+        return self._keyed._given(spec)
+
+
+def ordering(
+    n: Any, by: Any, reverse: bool | Sequence[bool], columns: pl.Schema, where: str | None
+) -> tuple[tuple[pl.Expr, ...], tuple[bool, ...]]:
+    """What the rows of a top are ordered by, checked."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise InvalidQuery(f"top_k takes a whole number from 1, not {n!r}", where)
+    listed: Iterable[Any] = by if isinstance(by, (list, tuple)) else [by]
+    exprs = tuple(expand(listed, {}, columns, "top_k", where))
+    for expr in exprs:
+        why = why_not_row_wise(expr, columns)
+        if why is not None:
+            raise InvalidQuery(f"top_k orders rows by themselves, and {why}", where, why.hint)
+    output_schema("select", exprs, columns, "top_k", where)
+    flags = (reverse,) * len(exprs) if isinstance(reverse, bool) else tuple(reverse)
+    if not exprs or len(flags) != len(exprs):
+        raise InvalidQuery(f"top_k has {len(exprs)} columns and {len(flags)} of reverse", where)
+    return exprs, flags
+
+
+def _asked(function: BatchFunction, columns: pl.Schema, state: pl.Schema, where: str | None) -> pl.Schema:
+    """The columns of the rows that the function returns for no rows."""
+    hint = "pass schema= with the columns and types of the rows it returns"
+    try:
+        rows, _ = function(pl.DataFrame(schema={**columns, **state}))
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        message = f"process_batches asked the function with an empty frame and it raised {what}"
+        raise InvalidQuery(message, where, hint) from error
+    if not isinstance(rows, pl.DataFrame):
+        raise InvalidQuery(f"process_batches: the function gave {type(rows).__name__} for rows", where, hint)
+    return rows.schema
