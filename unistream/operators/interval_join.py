@@ -15,7 +15,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.join_buffer import SliceBuffer, View
+from unistream.operators.join_buffer import Flags, SliceBuffer, View
 from unistream.operators.join_layout import (
     LEFT,
     RIGHT,
@@ -27,7 +27,17 @@ from unistream.operators.join_layout import (
     check_timed,
     late_columns,
 )
-from unistream.operators.join_matching import CODE, TICK, Pairs, equal_keys, key_code, near_pairs
+from unistream.operators.join_matching import (
+    CODE,
+    TICK,
+    Pairs,
+    columns_of,
+    in_order,
+    key_code,
+    near_pairs,
+    really_equal,
+)
+from unistream.operators.time_axis import least
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000
@@ -140,17 +150,19 @@ class IntervalJoinOperator(Operator):
     def _in_time(self, frame: pl.DataFrame, side: int, out: Output) -> pl.DataFrame:
         """The rows that time has not passed, in order of time and with their code; the others are late."""
         ticks = self._axis.ticks(frame, side).alias(TICK)
-        rows = frame.with_columns(key_code(frame, self._spec.by), ticks)
-        passed = ticks < self._axis.tick(self._watermark)
-        for reason, wrong in ((NO_TIME, ticks.is_null()), (PASSED, passed.fill_null(False))):
+        rows = frame.hstack([key_code(frame, self._spec.by), ticks])
+        horizon = self._axis.tick(self._watermark)
+        first = least(ticks)
+        if first is not None and first >= horizon and not ticks.null_count():
+            return in_order(rows)
+        for reason, wrong in ((NO_TIME, ticks.is_null()), (PASSED, (ticks < horizon).fill_null(False))):
             if wrong.any():
                 late = frame.filter(wrong)
                 self._context.metrics.add("late", late.height)
                 out.emit_to(LATE, self._pairing.late(late, side, reason, self._watermark))
-        rows = rows if passed.null_count() == 0 and not passed.any() else rows.filter(~passed)
-        return rows.sort(TICK, maintain_order=True)
+        return in_order(rows.filter(ticks >= horizon))
 
-    def _meet(self, rows: pl.DataFrame, side: int, out: Output) -> np.ndarray:
+    def _meet(self, rows: pl.DataFrame, side: int, out: Output) -> Flags:
         """Hand on the pairs of new rows with what is kept of the other side; which of the new are in one."""
         found = np.zeros(rows.height, dtype=np.bool_)
         low, high = (self._low, self._high) if side == LEFT else (-self._high, -self._low)
@@ -158,14 +170,14 @@ class IntervalJoinOperator(Operator):
         view = self._buffers[1 - side].view(int(ticks[0]) + low, int(ticks[-1]) + high)
         if not view.frame.height:
             return found
-        index = view.frame.select(CODE, TICK)
+        index = columns_of(view.frame, [CODE, TICK])
         hit = np.zeros(view.frame.height, dtype=np.bool_) if self._spec.marks(1 - side) else None
         for at, of in near_pairs(rows, index, low, high):
             self._hand_on(rows, view, (at, of), side, found, hit, out)
         if hit is not None:
             self._settle_hits(view, hit, 1 - side, out)
         if self._spec.how == "semi" and side == LEFT:
-            out.emit(self._pairing.result(rows.filter(pl.Series(found))))
+            out.emit(self._pairing.alone(rows.filter(pl.Series(found)), LEFT))
         return found
 
     def _hand_on(
@@ -174,30 +186,32 @@ class IntervalJoinOperator(Operator):
         view: View,
         pairs: Pairs,
         side: int,
-        found: np.ndarray,
-        hit: np.ndarray | None,
+        found: Flags,
+        hit: Flags | None,
         out: Output,
     ) -> None:
         at, of = pairs
-        mine, theirs = rows[at], view.frame[of]
-        same = equal_keys(mine, theirs, self._spec.by)
-        left, right = (mine, theirs) if side == LEFT else (theirs, mine)
-        joined = self._pairing.pairs(left, right)
-        fits = self._pairing.fitting(joined)
-        if fits is not None:
-            same &= fits.to_numpy()
-        if not same.all():
-            at, of, joined = at[same], of[same], joined.filter(pl.Series(same))
+        same = really_equal(pairs, rows, view.frame, self._spec.by)
+        if same is not None:
+            at, of = at[same], of[same]
+        if not self._spec.left_only or self._spec.predicate is not None:
+            if side == LEFT:
+                joined = self._pairing.pairs(rows, view.frame, at, of)
+            else:
+                joined = self._pairing.pairs(view.frame, rows, of, at)
+            fits = self._pairing.fitting(joined)
+            if fits is not None:
+                at, of, joined = at[fits.to_numpy()], of[fits.to_numpy()], joined.filter(fits)
+            if not self._spec.left_only:
+                out.emit(self._pairing.result(joined))
         found[at] = True
         if hit is not None:
             hit[of] = True
-        if not self._spec.left_only:
-            out.emit(self._pairing.result(joined))
 
-    def _settle_hits(self, view: View, hit: np.ndarray, side: int, out: Output) -> None:
+    def _settle_hits(self, view: View, hit: Flags, side: int, out: Output) -> None:
         """Kept rows have found a partner; for a semi join the first one brings them into the result."""
         if self._spec.how == "semi":
-            out.emit(self._pairing.result(view.frame.filter(pl.Series(hit & ~view.done()))))
+            out.emit(self._pairing.alone(view.frame.filter(pl.Series(hit & ~view.done())), LEFT))
         self._buffers[side].mark(view, hit)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
@@ -207,8 +221,7 @@ class IntervalJoinOperator(Operator):
             if self._spec.marks(side):
                 for rows in self._buffers[side].settle(horizon):
                     if self._spec.outer(side):
-                        alone = rows if self._spec.left_only else self._pairing.alone(rows, side)
-                        out.emit(self._pairing.result(alone))
+                        out.emit(self._pairing.alone(rows, side))
             self._buffers[side].drop(horizon)
         self._context.metrics.set("rows_kept", sum(map(len, self._buffers)))
 

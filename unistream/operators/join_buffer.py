@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_matching import CODE, TICK
+from unistream.operators.join_matching import CODE, TICK, in_order
 from unistream.state.backend import LogTable, StateStore
 
 DONE = "__done"
@@ -17,6 +17,9 @@ DONE = "__done"
 
 MOST_SLICES = 256
 """With more of them, slices are made wider: Python runs per slice."""
+
+MOST_PIECES = 8
+"""Frames a slice may have before some are merged; fewer are quicker to read, more are copied less."""
 
 MOST_MERGED = 1 << 17
 """Frames of so many rows are not copied again."""
@@ -51,8 +54,7 @@ class View:
 class SliceBuffer:
     """Frames sorted by time in buckets of `width` ticks.
 
-    Within a bucket each frame is less than half as long as the one before it, so that there are few of
-    them and no row is copied often.
+    Within a bucket frames are merged so that there are few of them and no row is copied often.
     """
 
     def __init__(self, state: StateStore, name: str, columns: pl.Schema, width: int, marked: bool) -> None:
@@ -99,7 +101,7 @@ class SliceBuffer:
     def add(self, rows: pl.DataFrame, done: Flags | None = None) -> None:
         """Keep rows, sorted by `TICK`; with which of them are done already, where that is marked."""
         if rows.height:
-            self._add(rows.with_columns(pl.Series(DONE, done)) if self._marked else rows)
+            self._add(rows.hstack([pl.Series(DONE, done)]) if self._marked else rows)
 
     def _add(self, rows: pl.DataFrame) -> None:
         ticks = rows.get_column(TICK).to_numpy()
@@ -123,8 +125,10 @@ class SliceBuffer:
         self._fold(bucket)
 
     def _fold(self, bucket: int) -> None:
-        """Merge the last frames while they are not much shorter than those before them."""
+        """Merge the last frames, as far back as those before are not much longer than they are together."""
         pieces = self._pieces[bucket]
+        if len(pieces) <= MOST_PIECES:
+            return
         kept, length = len(pieces) - 1, len(pieces[-1].ticks)
         while kept and len(pieces[kept - 1].ticks) <= min(2 * length, MOST_MERGED):
             kept -= 1
@@ -132,7 +136,7 @@ class SliceBuffer:
         if kept == len(pieces) - 1:
             return
         frames = self._current(bucket)
-        merged = pl.concat(frames[kept:]).sort(TICK, maintain_order=True)
+        merged = in_order(pl.concat(frames[kept:], rechunk=True))
         self._log.replace(bucket, [*frames[:kept], merged])
         pieces[kept:] = [self._piece(merged)]
 

@@ -14,6 +14,7 @@ from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import OperatorSpec
+from unistream.operators.join_matching import Places, columns_of
 from unistream.operators.time_axis import TimeAxis
 
 How = Literal["inner", "left", "right", "full", "semi", "anti"]
@@ -171,14 +172,17 @@ class PairTime:
             raise InvalidQuery(f"join adds a column {JOIN_TIME!r}, which is there already", where, hint)
         return pl.Schema({**both, JOIN_TIME: self.dtype})
 
-    def add(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """The rows with the later of their times; where one is null, the other."""
+    def later(self, pairs: pl.DataFrame) -> pl.Series:
+        """The later of the two times of each pair."""
+        left, right = (self.of(pairs, side) for side in (LEFT, RIGHT))
+        return left.zip_with(left >= right, right)
+
+    def of(self, rows: pl.DataFrame, side: int) -> pl.Series:
+        """The time of one side's row."""
+        axis = self._axes[side]
         if self._alike:
-            later = pl.max_horizontal(*(axis.column for axis in self._axes))
-        else:
-            micros = [axis.all_micros(axis.ticks(pairs)) for axis in self._axes]
-            later = pl.max_horizontal(*micros).cast(self.dtype)
-        return pairs.with_columns(later.alias(JOIN_TIME))
+            return rows.get_column(axis.column).alias(JOIN_TIME)
+        return axis.all_micros(axis.ticks(rows)).cast(self.dtype).alias(JOIN_TIME)
 
 
 class Pairing:
@@ -193,18 +197,31 @@ class Pairing:
         self._predicate = spec.predicate
         self._time = time
 
-    def pairs(self, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-        """Rows side by side."""
-        return left.select(self._left).hstack(right.select(self._others).get_columns())
+    def pairs(self, left: pl.DataFrame, right: pl.DataFrame, lefts: Places, rights: Places) -> pl.DataFrame:
+        """Rows side by side, from their places on each side."""
+        mine: pl.DataFrame = columns_of(left, self._left)[lefts]
+        if not self._others:
+            return mine
+        theirs: pl.DataFrame = columns_of(right, self._others)[rights]
+        return mine.hstack(theirs)
 
     def alone(self, rows: pl.DataFrame, side: int) -> pl.DataFrame:
+        """Rows of one side as they leave the join without a partner."""
+        if self._left_only:
+            return columns_of(rows, self._left)
+        beside = self.beside_nulls(rows, side)
+        return beside if self._time is None else self._with_time(beside, self._time.of(rows, side))
+
+    def beside_nulls(self, rows: pl.DataFrame, side: int) -> pl.DataFrame:
         """Rows of one side, with nulls in the columns of the other."""
         own = self._columns[side]
         columns = [
-            pl.col(name) if name in own else pl.lit(None, dtype).alias(name)
+            rows.get_column(name)
+            if name in own
+            else pl.Series(name, [None], dtype).new_from_index(0, rows.height)
             for name, dtype in self.both.items()
         ]
-        return rows.select(columns)
+        return pl.DataFrame(columns)
 
     def fitting(self, pairs: pl.DataFrame) -> pl.Series | None:
         """Which pairs the predicate is true of; None when there is none to ask."""
@@ -214,14 +231,15 @@ class Pairing:
 
     def result(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Pairs as they leave the join."""
-        if self._left_only:
-            return pairs.select(self._left)
-        return pairs if self._time is None else self._time.add(pairs)
+        return pairs if self._time is None else self._with_time(pairs, self._time.later(pairs))
+
+    def _with_time(self, rows: pl.DataFrame, time: pl.Series) -> pl.DataFrame:
+        return rows.with_columns(time) if JOIN_TIME in rows.columns else rows.hstack([time])
 
     def late(self, rows: pl.DataFrame, side: int, reason: str, watermark: int) -> pl.DataFrame:
         """Late rows with the reason; `watermark` in microseconds."""
         moment = None if watermark in (MIN_TIME, MAX_TIME) else watermark
-        return self.alone(rows, side).with_columns(
+        return self.beside_nulls(rows, side).with_columns(
             pl.lit(SIDES[side]).alias(LATE_SIDE),
             pl.lit(reason).alias(LATE_REASON),
             pl.lit(moment, pl.Int64).cast(pl.Datetime("us", "UTC")).alias(LATE_WATERMARK),

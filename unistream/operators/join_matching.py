@@ -14,8 +14,11 @@ from unistream.state.key_groups import stable_hash
 CODE, TICK = "__code", "__tick"
 """The columns pairs are found by: a number for each key (null for keys with a null), and the time."""
 
-MOST_PAIRS = 1 << 20
+MOST_PAIRS = 1 << 22
 """So many pairs with equal keys are looked at together at most, unless one row alone has more."""
+
+MOST_ROWS = 1 << 18
+"""So many pairs are handed on together at most."""
 
 _AT, _OF = "__at", "__of"
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -31,9 +34,10 @@ def has_plain_code(columns: pl.Schema, by: Sequence[str]) -> bool:
 
 def key_code(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     """A number for the key of each row: equal for equal keys, rarely for others, null where a part is."""
-    keys = frame.select(by)
+    keys = columns_of(frame, by)
     if has_plain_code(keys.schema, by):
-        return keys.to_series().cast(pl.Int64, wrap_numerical=True).alias(CODE)
+        codes = keys.to_series().alias(CODE)
+        return codes if codes.dtype == pl.Int64 else codes.cast(pl.Int64, wrap_numerical=True)
     codes = pl.Series(CODE, stable_hash(keys.get_columns()).view(np.int64))
     if any(column.null_count() for column in keys.get_columns()):
         known = keys.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
@@ -41,12 +45,22 @@ def key_code(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     return codes
 
 
-def equal_keys(left: pl.DataFrame, right: pl.DataFrame, by: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Whether the keys behind equal codes are really equal."""
-    same = np.ones(left.height, dtype=np.bool_)
+def really_equal(
+    pairs: Pairs, one: pl.DataFrame, other: pl.DataFrame, by: Sequence[str]
+) -> npt.NDArray[np.bool_] | None:
+    """Whether the keys behind equal codes are equal; None when all of them are."""
+    if has_plain_code(one.schema, by):
+        return None
+    same = np.ones(len(pairs[0]), dtype=np.bool_)
     for name in by:
-        same &= (left.get_column(name) == right.get_column(name)).fill_null(False).to_numpy()
-    return same
+        # Keys with a null have no code, so there are none here.
+        same &= (one.get_column(name)[pairs[0]] == other.get_column(name)[pairs[1]]).to_numpy()
+    return None if same.all() else same
+
+
+def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns, without the query that `select` makes."""
+    return pl.DataFrame([frame.get_column(name) for name in names])
 
 
 def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> Iterator[Pairs]:
@@ -57,16 +71,18 @@ def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> 
     if not probe.height or not kept.height:
         return
     codes = [probe.get_column(CODE), kept.get_column(CODE)]
-    rounds = [codes]
-    if _most_pairs(*codes) > MOST_PAIRS:
-        rounds = _by_time_too(probe, kept, low, high) or rounds
-    ticks = probe.get_column(TICK).to_numpy(), kept.get_column(TICK).to_numpy()
+    crowded = _most_pairs(*codes) > MOST_PAIRS
+    rounds = (_by_time_too(probe, kept, low, high) if crowded else None) or [codes]
+    ticks = [frame.get_column(TICK).to_numpy() for frame in (probe, kept)]
+    mixed = rounds[0][0] is not codes[0]
+    plain = [column.fill_null(0).to_numpy() for column in codes] if mixed else []
     for wanted, given in rounds:
         for at, of in equal_codes(wanted, given):
             later = ticks[1][of] - ticks[0][at]
             near = (later >= low) & (later <= high)
-            if near.any():
-                yield _in_order(at[near], of[near])
+            if mixed:
+                near &= plain[0][at] == plain[1][of]
+            yield from _in_order(at[near], of[near])
 
 
 def equal_codes(probe: pl.Series, kept: pl.Series) -> Iterator[Pairs]:
@@ -88,25 +104,28 @@ def equal_codes(probe: pl.Series, kept: pl.Series) -> Iterator[Pairs]:
 def _joined(wanted: pl.DataFrame, given: pl.DataFrame) -> Pairs:
     query = given.lazy().join(wanted.lazy(), on=CODE, how="inner").select(_AT, _OF)
     pairs = query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
-    return pairs.get_column(_AT).cast(pl.Int64).to_numpy(), pairs.get_column(_OF).cast(pl.Int64).to_numpy()
+    at, of = (pairs.get_column(name).to_numpy().astype(np.int64) for name in (_AT, _OF))
+    return at, of
 
 
-def _in_order(at: Places, of: Places) -> Pairs:
+def _in_order(at: Places, of: Places) -> Iterator[Pairs]:
     """Sorted, because a parallel join promises no order and results must be the same each time."""
     packed = at << 32
     packed |= of
     packed.sort()
-    return packed >> 32, packed & 0xFFFFFFFF
+    for start in range(0, len(packed), MOST_ROWS):
+        part = packed[start : start + MOST_ROWS]
+        yield part >> 32, part & 0xFFFFFFFF
 
 
 def _most_pairs(probe: pl.Series, kept: pl.Series) -> int:
     """No more pairs than this can have equal codes: each kept row has at most the commonest code's rows."""
-    codes = np.sort(probe.drop_nulls().to_numpy())
+    codes = np.sort((probe.drop_nulls() if probe.null_count() else probe).to_numpy())
     if not len(codes):
         return 0
     edges = np.flatnonzero(codes[1:] != codes[:-1])
-    runs = np.diff(edges, prepend=-1, append=len(codes) - 1)
-    return int(runs.max()) * len(kept)
+    ends = np.concatenate(([-1], edges, [len(codes) - 1]))
+    return int((ends[1:] - ends[:-1]).max()) * len(kept)
 
 
 def _by_time_too(
@@ -135,3 +154,11 @@ def _mixed(codes: pl.Series, pieces: pl.Series) -> pl.Series:
     mixed *= _SPREAD
     result = pl.Series(CODE, mixed.view(np.int64))
     return result if known.all() else result.set(~known, None)
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows sorted by `TICK`; those of one tick stay as they came."""
+    ticks = rows.get_column(TICK).to_numpy()
+    if (ticks[1:] >= ticks[:-1]).all():
+        return rows
+    return rows[np.argsort(ticks, kind="stable")]

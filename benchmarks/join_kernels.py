@@ -1,0 +1,112 @@
+"""Join operators fed with frames in memory, beside Polars' own joins over the same rows.
+
+python -m benchmarks.join_kernels [interval | window | lookup ...]
+
+Each figure is the best of several passes in one process; the baseline is one Polars join over the same rows.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+
+from unistream.clock import SystemClock
+from unistream.config import Settings
+from unistream.elements import Batch
+from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.metrics import Metrics
+from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.interval_join import IntervalJoin
+from unistream.state.memory import MemoryBackend
+
+SECOND = 1_000_000
+LEFT = StreamSchema(
+    pl.Schema({"t": pl.Datetime("us"), "k": pl.Int64, "a": pl.Float64}), event_time=EventTime("t")
+)
+RIGHT = StreamSchema(
+    pl.Schema({"u": pl.Datetime("us"), "k": pl.Int64, "b": pl.Float64}), event_time=EventTime("u")
+)
+
+
+class Rows(Output):
+    """Counts what comes out."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def emit(self, frame: pl.DataFrame, split: str = "") -> None:
+        self.count += frame.height
+
+    def emit_to(self, tag: str, frame: pl.DataFrame) -> None:
+        raise AssertionError(f"{frame.height} rows are {tag}")
+
+
+def opened(spec: OperatorSpec, *inputs: StreamSchema) -> Operator:
+    """The operator as a job would hold it."""
+    operator = spec.build(inputs)
+    store = MemoryBackend().store("join", spec.keys or ())
+    operator.open(Context("join", SystemClock(), Metrics(), Settings(), store))
+    return operator
+
+
+def rows_of(schema: StreamSchema, count: int, keys: int, seconds: tuple[float, float]) -> pl.DataFrame:
+    """Rows in order of time, spread evenly; keys at random."""
+    rng = np.random.default_rng(count + keys)
+    times = np.sort(rng.integers(int(seconds[0] * SECOND), int(seconds[1] * SECOND), count))
+    return pl.DataFrame([times, rng.integers(0, keys, count), rng.random(count)], schema=schema.columns)
+
+
+def parts(rows: pl.DataFrame, size: int) -> Iterator[pl.DataFrame]:
+    """Ticks of `size` rows."""
+    return (rows.slice(at, size) for at in range(0, rows.height, size))
+
+
+def best(measure: Callable[[], float], times: int = 3) -> float:
+    """The least of several runs."""
+    return min(measure() for _ in range(times))
+
+
+def interval(how: str = "inner") -> None:
+    """1 M rows kept over 600 s; ticks of the other side over 20 s, looking 20 s back and 20 s ahead."""
+    for keys in (100_000, 1_000_000):
+        kept = rows_of(RIGHT, 1_000_000, keys, (0, 600))
+        for size in (1_000, 10_000, 100_000):
+            spec = IntervalJoin(by=("k",), how=how, low=-20 * SECOND, high=20 * SECOND)  # type: ignore[arg-type]
+            operator, out = opened(spec, LEFT, RIGHT), Rows()
+            for part in parts(kept, 10_000):
+                operator.process(Batch(part, 1), out)
+            ticks = [rows_of(LEFT, size, keys + at, (300, 320)) for at in range(20)]
+
+            def probe(operator: Operator = operator, ticks: list[pl.DataFrame] = ticks) -> float:
+                out.count = 0
+                took = []
+                for tick in ticks:
+                    began = time.perf_counter()
+                    operator.process(Batch(tick, 0), out)
+                    took.append(time.perf_counter() - began)
+                return sorted(took)[len(took) // 2]
+
+            took = best(probe)
+            near = kept.filter(pl.col("u").to_physical().is_between(280 * SECOND, 340 * SECOND))
+
+            def plain(tick: pl.DataFrame = ticks[0], near: pl.DataFrame = near) -> float:
+                began = time.perf_counter()
+                tick.join(near, on="k").filter((pl.col("u") - pl.col("t")).abs() <= pl.duration(seconds=20))
+                return time.perf_counter() - began
+
+            base = best(plain, 10)
+            print(
+                f"interval {how}, {keys:>9,} keys, ticks of {size:>7,}: {size / took / 1e6:5.1f} M rows/s,"
+                f" ratio {base / took:.2f} of Polars' join with just the rows near; {out.count / 20 / size:.2f} pairs a row"
+            )
+
+
+KINDS = {"interval": interval}
+
+if __name__ == "__main__":
+    for kind in sys.argv[1:] or KINDS:
+        KINDS[kind]()
