@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.durations import spelled
-from unistream.elements import MIN_TIME, Batch
+from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.time import microseconds_of
@@ -18,7 +19,7 @@ from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
 LATE = "late"
 _SEEN = "seen"
-_BUCKETS_PER_SPAN = 8
+_SWEEPS_PER_SPAN = 8
 """Keys are forgotten in bunches: a key stays at most an eighth longer than `within`."""
 
 
@@ -81,9 +82,6 @@ class _KeepFirst(Operator):
         self._within = spec.within
         self._time = schema.event_time if spec.within is not None else None
         self._schema = schema
-        self._watermark = MIN_TIME
-        self._bucket = max((spec.within or 0) // _BUCKETS_PER_SPAN, 1)
-        self._by_bucket: dict[int, list[np.ndarray]] = {}
 
     def open(self, context: Context) -> None:
         keys = pl.Schema({name: self._schema.columns[name] for name in self._subset})
@@ -91,10 +89,8 @@ class _KeepFirst(Operator):
         self._table = context.state.keyed("seen", keys, values)
         self._metrics = context.metrics
         self._stored_watermark = context.state.cell("watermark")
-        self._watermark = self._stored_watermark.get(MIN_TIME)
-        if self._within is not None:
-            rows = self._table.rows()
-            self._remember(rows, self._table.column(_SEEN)[rows])
+        self._watermark: int = self._stored_watermark.get(MIN_TIME)
+        self._next_sweep = self._watermark
 
     def process(self, batch: Batch, out: Output) -> None:
         frame = batch.frame
@@ -120,50 +116,34 @@ class _KeepFirst(Operator):
         return frame.filter(~late)
 
     def _first_within(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """In order of arrival: a row passes unless its key passed at most `within` before it.
-
-        Each round decides the first row left of every key, so there are as many rounds as rows of one
-        key pass in one batch: usually one.
-        """
-        position, left = "__position", frame.with_row_index("__position")
-        passed: list[pl.DataFrame] = []
-        while left.height:
-            firsts = left.unique(subset=self._subset, keep="first", maintain_order=True)
-            rows, new = self._table.upsert(firsts.select(self._subset))
-            times = self._times(firsts).to_numpy()
-            seen = self._table.column(_SEEN)
-            passes = new | (times > seen[rows] + self._within)
-            seen[rows[passes]] = times[passes]
-            self._table.touch(rows[passes])
-            self._remember(rows[passes], times[passes])
-            passed.append(firsts.filter(pl.Series(passes)))
-            known = firsts.select(self._subset).with_columns(pl.Series("__known", seen[rows]))
-            rest = left.join(firsts.select(position), on=position, how="anti", maintain_order="left")
-            rest = rest.join(known, on=self._subset, how="left", nulls_equal=True, maintain_order="left")
-            beyond = self._times(rest) > rest["__known"] + self._within
-            left = rest.filter(beyond).drop("__known")
-        return pl.concat(passed).sort(position).drop(position)
+        """In order of arrival: a row passes unless its key passed at most `within` before it."""
+        assert self._within is not None
+        keys = frame.select(self._subset)
+        made, new = self._table.upsert(keys.unique(maintain_order=True))
+        seen = self._table.column(_SEEN)
+        seen[made[new]] = MIN_TIME
+        rows, times = self._table.find(keys), self._times(frame).to_numpy()
+        order = np.argsort(rows, kind="stable")
+        rows, times = rows.take(order), times.take(order)
+        passed = np.flatnonzero(_passing(rows, times, seen.take(rows), self._within))
+        # The last that passed of each key is the one to remember.
+        last = passed[np.diff(rows.take(passed), append=-1) != 0]
+        seen[rows.take(last)] = times.take(last)
+        self._table.touch(rows.take(last))
+        return frame[np.sort(order.take(passed))]
 
     def _times(self, frame: pl.DataFrame) -> pl.Series:
         assert self._time is not None
         return frame.select(microseconds_of(self._time, self._schema.columns)).to_series()
 
-    def _remember(self, rows: np.ndarray, times: np.ndarray) -> None:
-        """Note under which bucket of time each row of the table is to be looked at again."""
-        buckets = times // self._bucket
-        for bucket in np.unique(buckets):
-            self._by_bucket.setdefault(int(bucket), []).append(rows[buckets == bucket])
-
     def on_watermark(self, watermark: int, out: Output) -> None:
         self._watermark = watermark
-        if self._within is None:
+        if self._within is None or watermark < self._next_sweep or watermark == MAX_TIME:
             return
-        horizon = (watermark - self._within) // self._bucket
-        for bucket in sorted(bucket for bucket in self._by_bucket if bucket < horizon):
-            rows = np.unique(np.concatenate(self._by_bucket.pop(bucket)))
-            # A row id may have been given to another key since, or its key may have passed again.
-            stale = self._table.column(_SEEN)[rows] // self._bucket == bucket
-            self._table.delete(np.intersect1d(rows[stale], self._table.rows(), assume_unique=True))
+        self._next_sweep = watermark + max(self._within // _SWEEPS_PER_SPAN, 1)
+        rows = self._table.rows()
+        # Rows of these keys that are still to come are too far behind them to be held back.
+        self._table.delete(rows[self._table.column(_SEEN).take(rows) < watermark - self._within])
 
     def before_checkpoint(self) -> None:
         self._stored_watermark.set(self._watermark)
@@ -187,3 +167,44 @@ class _KeepLast(Operator):
         change = np.where(new, Change.INSERT.value, Change.UPDATE_AFTER.value).astype(np.int8)
         self._metrics.add("filtered", batch.frame.height - lasts.height)
         out.emit(lasts.with_columns(pl.Series(CHANGE, change)), batch.split)
+
+
+Times = npt.NDArray[np.int64]
+
+
+def _passing(keys: Times, times: Times, seen: Times, within: int) -> npt.NDArray[np.bool_]:
+    """Which rows pass; rows stand by key, those of a key in order of arrival.
+
+    `seen` is when the key passed before the batch. From each row a link leads to the row of its key that
+    passes next if it passes itself; those reached from the first that passes are found by doubling the
+    links, so that a key that passes a thousand times takes ten rounds.
+
+    >>> one_key = np.zeros(5, dtype=np.int64)
+    >>> _passing(one_key, np.array([1, 3, 9, 8, 20]), np.full(5, MIN_TIME), 5).tolist()
+    [True, False, True, False, True]
+    """
+    count = len(keys)
+    first = np.append(True, np.diff(keys) != 0)
+    group = np.cumsum(first) - 1
+    highest = pl.DataFrame({"k": group, "t": times}).select(pl.col("t").cum_max().over("k")).to_series()
+    ends = np.where(seen == MIN_TIME, MIN_TIME, seen + within)
+    values, ranks = np.unique(np.concatenate([highest.to_numpy(), times + within, ends]), return_inverse=True)
+    reached, own, before = (group * (len(values) + 1) + part for part in np.split(ranks, 3))
+    # A row that passes is later than all before it, so the highest time so far tells who passes next.
+    links = np.append(_within_group(np.searchsorted(reached, own, side="right"), group), count)
+    passing: npt.NDArray[np.bool_] = np.zeros(count + 1, dtype=np.bool_)
+    passing[_within_group(np.searchsorted(reached, before, side="right"), group)[first]] = True
+    while True:
+        further = links.take(np.flatnonzero(passing))
+        if passing[further].all() and passing[count]:
+            break
+        passing[further] = passing[count] = True
+        links = links.take(links)
+    return passing[:count]
+
+
+def _within_group(places: Times, group: Times) -> Times:
+    """Places that are in another group than their row become the place behind all rows."""
+    count = len(group)
+    same = group.take(np.minimum(places, count - 1)) == group
+    return np.where((places < count) & same, places, count)
