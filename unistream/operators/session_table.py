@@ -115,13 +115,14 @@ class SessionTable:
             self._older_end = min(self._older_end, int(sessions.ends[older].min()))
 
     def take_closed(self, until: int) -> pl.DataFrame | None:
-        """Remove the sessions that end at this tick or before; None when there are none."""
+        """Remove the sessions that end at this tick or before, in order of their ends; None for none."""
         closed = [
             self._taken(table, rows)
             for table, rows in ((self._older, self._ended_older(until)), (self._newest, self._ended(until)))
             if len(rows)
         ]
-        return pl.concat(closed).drop(BORN) if closed else None
+        # What follows may go by order, which must not depend on how far time moved at once.
+        return pl.concat(closed).sort(END, BORN).drop(BORN) if closed else None
 
     def _ended_older(self, until: int) -> RowIds:
         if self._older_end > until:
