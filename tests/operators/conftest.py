@@ -110,3 +110,13 @@ def _parts(frame: pl.DataFrame, random: Random) -> list[pl.DataFrame]:
 def replay(tmp_path: Path) -> Callable[..., Outputs]:
     """See `Replay`."""
     return Replay(tmp_path)
+
+
+@pytest.fixture(params=[pytest.param(1, id="few"), pytest.param(20, id="many", marks=pytest.mark.nightly)])
+def seeds(request: pytest.FixtureRequest) -> Callable[[int], range]:
+    """How many sequences to try: as many as asked for, and by night many more."""
+
+    def chosen(count: int) -> range:
+        return range(count) if request.param == 1 else range(count, request.param * count)
+
+    return chosen

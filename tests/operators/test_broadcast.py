@@ -24,6 +24,7 @@ APPEND, UPSERT, RETRACT = (
     StreamSchema(LIMITS, changes=Changes.RETRACT),
 )
 Replay = Callable[..., dict[str, pl.DataFrame]]
+Seeds = Callable[[int], range]
 
 
 def with_limits(frame: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
@@ -34,8 +35,8 @@ SPEC = Broadcast(function=with_limits, made=MADE)
 
 
 @pytest.mark.parametrize("rules", [APPEND, UPSERT, RETRACT], ids=["append", "upsert", "retract"])
-def test_rows_see_the_rules_before_them(replay: Replay, rules: StreamSchema) -> None:
-    for seed in range(70):
+def test_rows_see_the_rules_before_them(replay: Replay, seeds: Seeds, rules: StreamSchema) -> None:
+    for seed in seeds(70):
         random = Random(seed)
         table: list[tuple[str, int]] = []
         events, expected = [], []

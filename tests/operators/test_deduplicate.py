@@ -23,6 +23,7 @@ SCHEMA = StreamSchema(
 )
 SECOND = 1_000_000
 Replay = Callable[..., dict[str, pl.DataFrame]]
+Seeds = Callable[[int], range]
 
 
 def random_rows(random: Random, count: int = 25) -> list[tuple[Any, ...]]:
@@ -39,9 +40,9 @@ def frame_of(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("subset", [("k",), ("t",), ("k", "t")], ids=", ".join)
-def test_the_first_row_of_each_key(replay: Replay, subset: tuple[str, ...]) -> None:
+def test_the_first_row_of_each_key(replay: Replay, seeds: Seeds, subset: tuple[str, ...]) -> None:
     places = [SCHEMA.columns.names().index(name) for name in subset]
-    for seed in range(50):
+    for seed in seeds(50):
         rows = random_rows(Random(seed))
         seen: set[Any] = set()
         expected = []
@@ -55,8 +56,8 @@ def test_the_first_row_of_each_key(replay: Replay, subset: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("within", [1, 4, 20])
-def test_the_first_row_within_a_time(replay: Replay, within: int) -> None:
-    for seed in range(60):
+def test_the_first_row_within_a_time(replay: Replay, seeds: Seeds, within: int) -> None:
+    for seed in seeds(60):
         random = Random(seed)
         rows = random_rows(random)
         seen: dict[Any, int] = {}
@@ -83,8 +84,8 @@ def test_a_key_that_passes_often_in_one_batch(replay: Replay) -> None:
     assert got["t"].to_list() == list(range(0, 20_000, 3))
 
 
-def test_the_last_row_of_each_key(replay: Replay) -> None:
-    for seed in range(50):
+def test_the_last_row_of_each_key(replay: Replay, seeds: Seeds) -> None:
+    for seed in seeds(50):
         rows = random_rows(Random(seed))
         last = {row[0]: row for row in rows}
         got = replay(Unique(subset=("k",), keep="last"), [SCHEMA], [Batch(frame_of(rows))], seed)[""]

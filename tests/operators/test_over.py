@@ -32,6 +32,7 @@ AGGREGATES = {
     "ids": pl.col("id").max(),
 }
 Replay = Callable[..., dict[str, pl.DataFrame]]
+Seeds = Callable[[int], range]
 
 
 def spec(*, rows: int | None = None, range: int | None = None) -> Over:
@@ -64,8 +65,8 @@ def answered(rows: list[tuple[Any, ...]], windows: list[list[tuple[Any, ...]]]) 
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_the_last_rows(replay: Replay, length: int) -> None:
-    for seed in range(35):
+def test_the_last_rows(replay: Replay, seeds: Seeds, length: int) -> None:
+    for seed in seeds(35):
         rows = random_rows(Random(seed), 25)
         windows = [
             [one for one in rows[: at + 1] if one[0] == row[0]][-length:] for at, row in enumerate(rows)
@@ -75,8 +76,8 @@ def test_the_last_rows(replay: Replay, length: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 3, 10])
-def test_the_last_seconds(replay: Replay, seconds: int) -> None:
-    for seed in range(35):
+def test_the_last_seconds(replay: Replay, seeds: Seeds, seconds: int) -> None:
+    for seed in seeds(35):
         random = Random(seed)
         rows = random_rows(random, 25, disorder=4)
         events: list[Batch | Watermark] = []

@@ -25,6 +25,7 @@ SCHEMA = StreamSchema(
 )
 SECOND = 1_000_000
 Replay = Callable[..., dict[str, pl.DataFrame]]
+Seeds = Callable[[int], range]
 
 
 class Everything(ProcessFunction):
@@ -120,9 +121,8 @@ def frame_of(rows: list[tuple[Any, Any, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA.columns, orient="row")
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_states_and_timers(replay: Replay, part: int) -> None:
-    for seed in range(part * 150, part * 150 + 150):
+def test_states_and_timers(replay: Replay, seeds: Seeds) -> None:
+    for seed in seeds(600):
         rows = random_rows(Random(seed), 25)
         got = replay(spec(Everything()), [SCHEMA], [Batch(frame_of(rows))], seed)
         made, large = reference(rows)
@@ -130,7 +130,7 @@ def test_states_and_timers(replay: Replay, part: int) -> None:
         assert got["large"].rows() == large
 
 
-def test_timers_fire_in_order_when_time_passes(replay: Replay) -> None:
+def test_timers_fire_in_order_when_time_passes(replay: Replay, seeds: Seeds) -> None:
     class Alarm(ProcessFunction):
         output = {"k": pl.String, "t": pl.Int64}
 
@@ -144,7 +144,7 @@ def test_timers_fire_in_order_when_time_passes(replay: Replay) -> None:
 
     rows = [("a", 0, 9), ("b", 0, 3), ("a", 0, 4), ("a", 0, 3), ("a", 0, 4)]
     events = [Batch(frame_of(rows)), Watermark(3 * SECOND), Watermark(8 * SECOND)]
-    for seed in range(20):
+    for seed in seeds(20):
         got = replay(spec(Alarm()), [SCHEMA], events, seed)[""]["t"].to_list()
         assert got == [3, 3, 4, 9]
     harness = OperatorHarness(spec(Alarm()), SCHEMA).feeds(*events)
@@ -301,9 +301,8 @@ BATCHES = ProcessBatches(
 )
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_batches_with_state(replay: Replay, part: int) -> None:
-    for seed in range(part * 150, part * 150 + 150):
+def test_batches_with_state(replay: Replay, seeds: Seeds) -> None:
+    for seed in seeds(300):
         rows = random_rows(Random(seed), 25)
         states: dict[Any, tuple[int, int]] = {}
         expected = []

@@ -25,6 +25,7 @@ TOP = TopK(by=("k",), n=2, order=(pl.col("v"),), reverse=(False,))
 LEAST = TopK(by=("k",), n=3, order=(pl.col("v"), pl.col("id")), reverse=(True, False))
 
 Replay = Callable[..., dict[str, pl.DataFrame]]
+Seeds = Callable[[int], range]
 
 
 def reference(rows: list[tuple[Any, ...]], spec: TopK) -> pl.DataFrame:
@@ -50,8 +51,8 @@ def random_rows(random: Random, count: int) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("spec", [TOP, LEAST], ids=["greatest", "least"])
-def test_rows_that_are_only_added(replay: Replay, spec: TopK) -> None:
-    for seed in range(40):
+def test_rows_that_are_only_added(replay: Replay, seeds: Seeds, spec: TopK) -> None:
+    for seed in seeds(40):
         rows = random_rows(Random(seed), 25)
         frame = pl.DataFrame(rows, schema=COLUMNS, orient="row")
         got = replay(spec, [APPEND], [Batch(frame)], seed)
@@ -59,8 +60,8 @@ def test_rows_that_are_only_added(replay: Replay, spec: TopK) -> None:
 
 
 @pytest.mark.parametrize("spec", [TOP, LEAST], ids=["greatest", "least"])
-def test_rows_that_go_again(replay: Replay, spec: TopK) -> None:
-    for seed in range(40):
+def test_rows_that_go_again(replay: Replay, seeds: Seeds, spec: TopK) -> None:
+    for seed in seeds(40):
         random = Random(seed)
         left: list[tuple[Any, ...]] = []
         changes = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.elements import Batch
@@ -14,6 +15,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.changelog import COMING, spelled
 from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.state.backend import RowIds
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,6 +67,14 @@ class _Retractions(Operator):
         found = self._table.find(last.select(self._key))
         known = found >= 0
         comes = last[CHANGE].is_in(COMING).to_numpy()
+        same = self._unchanged(last, found) & comes
+        if same.any():
+            last, found, known, comes = (
+                last.filter(pl.Series(~same)),
+                found[~same],
+                known[~same],
+                comes[~same],
+            )
         self._take_back(found[known], comes[known], out)
         deleted = found[known & ~comes]
         if len(deleted):
@@ -76,6 +86,15 @@ class _Retractions(Operator):
                 self._table.write(rows, coming.select(self._values))
             marks = np.where(new, Change.INSERT.value, Change.UPDATE_AFTER.value).astype(np.int8)
             out.emit(coming.with_columns(pl.Series(CHANGE, marks)))
+
+    def _unchanged(self, rows: pl.DataFrame, found: RowIds) -> npt.NDArray[np.bool_]:
+        """Which rows are as they were, such as maxima of keys that got smaller values."""
+        same = found >= 0
+        places = np.flatnonzero(same)
+        old, new = self._table.read(found[places]), rows.select(self._values)[places]
+        for name in self._values:
+            same[places] &= old[name].eq_missing(new[name]).to_numpy()
+        return same
 
     def _take_back(self, rows: np.ndarray, replaced: np.ndarray, out: Output) -> None:
         if len(rows):
