@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from unistream.api import steps
+from unistream.api import lookups, steps
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import output_schema, why_not_row_wise
@@ -15,6 +15,7 @@ from unistream.expressions.analysis import predicate as whole_predicate
 from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.interval_join import IntervalJoin
+from unistream.operators.lookup import Lookup
 from unistream.plan.nodes import Node, Stateless
 
 if TYPE_CHECKING:
@@ -76,6 +77,75 @@ class Joins:
         spec = IntervalJoin(by=by, how=how, predicate=fits, low=low, high=high, where=where)
         return self._apply(spec, right)
 
+    def lookup(
+        self,
+        source: Any,
+        on: Names | None = None,
+        *,
+        left_on: Names | None = None,
+        right_on: Names | None = None,
+        how: Literal["left", "inner"] = "left",
+        table: str | None = None,
+        schema: Any = None,
+        refresh: Duration | None = None,
+        cache: Duration | None = None,
+        cache_keys: int = 100_000,
+        batch: int = 1_000,
+        concurrency: int = 8,
+        timeout: Duration = "30s",
+        retries: int = 2,
+        suffix: str = "_right",
+    ) -> Stream:
+        """Each row beside what something else knows about its key.
+
+        `source` is one of these:
+
+        - a Polars frame, or a bounded stream, which is read whole when the job starts;
+        - the path of Parquet files, read again every `refresh`;
+        - a database, `"sqlite:///shop.db"` or `"duckdb:///shop.duckdb"`, with `table=`: asked for the keys of
+          a batch at once, answers being kept for `cache` (a minute) for at most `cache_keys` keys;
+        - a function from a frame of distinct keys to a frame with these keys and more columns, plain or
+          `async`: called for `batch` keys at a time, `concurrency` calls at once, each given `timeout` and
+          tried again `retries` times; answers are kept when `cache` is given. Pass `schema` (all columns it
+          returns) unless it may be called with an empty frame to find out.
+
+        A row comes once for each match, in the order of the stream; without a match once with nulls, or not
+        at all with `how="inner"`. Null keys match nothing. What a table or a function says may change: rows
+        that are read again after a crash get what it says then.
+
+        >>> import polars as pl, unistream as us
+        >>> items = pl.DataFrame({"item": ["a", "b"], "price": [3, 4]})
+        >>> us.from_frame({"item": ["b", "c"], "n": [1, 2]}).lookup(items, on="item").collect().rows()
+        [('b', 1, 4), ('c', 2, None)]
+        >>> def lengths(keys):
+        ...     return keys.with_columns(length=pl.col("item").str.len_chars())
+        >>> us.from_frame({"item": ["b", "ccc"]}).lookup(lengths, on="item").collect().rows()
+        [('b', 1), ('ccc', 3)]
+        """
+        where = user_location()
+        lefts, rights = _keys(on, left_on, right_on, "lookup", where)
+        if how not in ("left", "inner"):
+            raise InvalidQuery(f"lookup has no how={how!r}", where, 'use how="left" or how="inner"')
+        columns = self._node.schema.columns
+        _have(columns, lefts, "lookup", where)
+        keys = pl.Schema({new: columns[old] for old, new in zip(lefts, rights, strict=True)})
+        options = lookups.Options(
+            table=table,
+            schema=schema,
+            refresh=refresh,
+            cache=cache,
+            cache_keys=cache_keys,
+            batch=batch,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+        )
+        found = lookups.table_of(source, keys, options, where)
+        _have(found.columns, rights, "the table of lookup", where)
+        adds = _added(columns, found.columns, rights, suffix, where)
+        spec = Lookup(by=lefts, table_by=rights, adds=adds, table=found, how=how, where=where)
+        return self._apply(spec)
+
 
 def _sides(
     left: Node,
@@ -92,33 +162,53 @@ def _sides(
     if not isinstance(other, Stream):
         hint = "for a frame, a table or a function there is .lookup(...)"
         raise InvalidQuery(f"join takes a stream, not {type(other).__name__}", where, hint)
-    lefts, rights = _keys(on, left_on, right_on, where)
-    for names, node, side in ((lefts, left, "the left side"), (rights, other._node, "the right side")):
-        for name in names:
-            if name not in node.schema.columns:
-                raise InvalidQuery.from_missing_column(name, node.schema.columns, f"{side} of join", where)
+    lefts, rights = _keys(on, left_on, right_on, "join", where)
+    _have(left.schema.columns, lefts, "the left side of join", where)
+    _have(other._node.schema.columns, rights, "the right side of join", where)
     return lefts, Stream(_renamed(left, other._node, dict(zip(rights, lefts, strict=True)), suffix, where))
 
 
+def _have(columns: pl.Schema, names: Sequence[str], place: str, where: str | None) -> None:
+    for name in names:
+        if name not in columns:
+            raise InvalidQuery.from_missing_column(name, columns, place, where)
+
+
+def _added(
+    mine: pl.Schema, theirs: pl.Schema, keys: Sequence[str], suffix: str, where: str | None
+) -> dict[str, str]:
+    """New names of the columns a table adds."""
+    adds: dict[str, str] = {}
+    for name in theirs:
+        if name in keys:
+            continue
+        new = f"{name}{suffix}" if name in mine else name
+        if new in mine or new in adds:
+            hint = "choose another suffix, or rename the column"
+            raise InvalidQuery(f"Column {name!r} of the table would become a second {new!r}", where, hint)
+        adds[new] = name
+    return adds
+
+
 def _keys(
-    on: Names | None, left_on: Names | None, right_on: Names | None, where: str | None
+    on: Names | None, left_on: Names | None, right_on: Names | None, verb: str, where: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if (on is None) == (left_on is None and right_on is None) or (left_on is None) != (right_on is None):
         hint = 'on="user" when both sides call it so, or left_on="user", right_on="user_id"'
-        raise InvalidQuery("join needs the key columns of both sides, said once", where, hint)
+        raise InvalidQuery(f"{verb} needs the key columns of both sides, said once", where, hint)
     given = (on, on) if on is not None else (left_on, right_on)
     found = []
     for names in given:
         listed = (names,) if isinstance(names, str) else tuple(names or ())
         if not listed or not all(isinstance(name, str) for name in listed):
             hint = "compute a key first: .with_columns(day=pl.col('ts').dt.date()), then on='day'"
-            raise InvalidQuery("The keys of join are names of columns", where, hint)
+            raise InvalidQuery(f"The keys of {verb} are names of columns", where, hint)
         found.append(listed)
     if len(found[0]) != len(found[1]):
         raise InvalidQuery(f"left_on has {len(found[0])} columns and right_on {len(found[1])}", where)
     for listed in found:
         if len(set(listed)) < len(listed):
-            raise InvalidQuery(f"A key column is named twice in join: {list(listed)}", where)
+            raise InvalidQuery(f"A key column is named twice in {verb}: {list(listed)}", where)
     return found[0], found[1]
 
 

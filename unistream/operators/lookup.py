@@ -1,0 +1,199 @@
+"""Rows with what a table, a database or a function knows about their keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+
+from unistream.elements import Batch
+from unistream.errors import DataError, InvalidQuery
+from unistream.expressions.schema import Changes, StreamSchema
+from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.join_matching import columns_of
+from unistream.operators.lookup_index import RowsByKey
+from unistream.operators.lookup_tables import AskedTable, Asker, LookupTable, WholeTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lookup(OperatorSpec):
+    """Each row beside the rows of a table with the same key; null keys find nothing.
+
+    `by` are the key columns of the stream, `table_by` those of the table, `adds` the columns taken from the
+    table under their new names.
+    """
+
+    name: ClassVar[str] = "lookup"
+    stateful: ClassVar[bool] = False
+    by: tuple[str, ...]
+    table_by: tuple[str, ...]
+    adds: Mapping[str, str]
+    table: LookupTable
+    how: Literal["left", "inner"] = "left"
+
+    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
+        rows = inputs[0]
+        for mine, theirs in zip(self.by, self.table_by, strict=True):
+            here, there = rows.columns[mine], self.table.columns[theirs]
+            if here != there:
+                hint = f"cast the key first, as in `.cast({{{mine!r}: pl.{there}}})`"
+                raise InvalidQuery(
+                    f"Key {mine!r} is {here} here and {there} in the table of lookup", self.where, hint
+                )
+        added = {new: self.table.columns[old] for new, old in self.adds.items()}
+        # A row may be in the result several times, or not at all: it is no longer known by its key.
+        changes = Changes.APPEND if rows.changes is Changes.APPEND else Changes.RETRACT
+        return replace(
+            rows, columns=pl.Schema({**rows.columns, **added}), changes=changes, key=(), side_outputs={}
+        )
+
+    @property
+    def accepts_updates(self) -> bool:
+        # What is taken back must be what was given: only a table that never changes answers twice the same.
+        return isinstance(self.table, WholeTable) and self.table.refresh is None
+
+    @property
+    def needs_retractions(self) -> bool:
+        return True
+
+    @property
+    def keeps_splits(self) -> bool:
+        return True
+
+    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
+        return [(needed | frozenset(self.by)) & frozenset(inputs[0].columns)]
+
+    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
+        return _Lookup(self, inputs[0])
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+        if not isinstance(self.table, WholeTable) or self.table.query is None:
+            return None
+        keys = [pl.col(theirs).alias(f"__key_{at}") for at, theirs in enumerate(self.table_by)]
+        values = [pl.col(old).alias(new) for new, old in self.adds.items()]
+        table = self.table.query.select(*keys, *values)
+        names = [f"__key_{at}" for at in range(len(keys))]
+        return inputs[0].join(
+            table,
+            left_on=list(self.by),
+            right_on=names,
+            how=self.how,
+            maintain_order="left_right",
+            coalesce=True,
+        )
+
+    def describe(self) -> Mapping[str, str]:
+        return {"in": self.table.text, "on": ", ".join(self.by), "how": self.how, "keeps": self.table.kept}
+
+
+class _Lookup(Operator):
+    """Finds all keys of a batch at once; of a table that is asked, asks for those it does not know."""
+
+    def __init__(self, spec: Lookup, rows: StreamSchema) -> None:
+        self._spec = spec
+        self._by = list(spec.by)
+        self._keys = pl.Schema({name: rows.columns[name] for name in spec.by})
+        self._values = pl.Schema({new: spec.table.columns[old] for new, old in spec.adds.items()})
+        self._columns = spec.schema([rows]).physical.names()
+        self._asker: Asker | None = None
+
+    def open(self, context: Context) -> None:
+        self._context = context
+        self._index = RowsByKey(self._keys, self._values)
+        match self._spec.table:
+            case WholeTable():
+                self._load(self._spec.table)
+            case AskedTable():
+                self._asker = self._spec.table.open(context.clock)
+
+    def process(self, batch: Batch, out: Output) -> None:
+        frame = batch.frame
+        keys = columns_of(frame, self._by)
+        missing = [column for column in keys.get_columns() if column.null_count()]
+        known = np.ones(frame.height, dtype=np.bool_)
+        for column in missing:
+            known &= column.is_not_null().to_numpy()
+        match self._spec.table:
+            case WholeTable():
+                self._refresh(self._spec.table)
+            case AskedTable():
+                self._ask(keys.filter(pl.Series(known)) if missing else keys, self._spec.table)
+        ids = self._index.find(keys)
+        known &= ids >= 0
+        at, of = self._index.places(ids, known, keep_all=self._spec.how == "left")
+        rows = frame if len(at) == frame.height and self._spec.how == "left" else frame[at]
+        if self._spec.how == "inner":
+            self._context.metrics.add("filtered", frame.height - len(np.unique(at)))
+        if self._values:
+            rows = columns_of(rows.hstack(self._index.values(of)), self._columns)
+        out.emit(rows, batch.split)
+        if isinstance(self._spec.table, AskedTable):
+            self._forget(self._spec.table)
+
+    def _load(self, table: WholeTable) -> None:
+        rows = self._as_values(table.load()).drop_nulls(self._by)
+        index = RowsByKey(self._keys, self._values)
+        index.learn(columns_of(rows, self._by).unique(maintain_order=True), rows)
+        self._index = index
+        self._loaded = self._context.clock.now()
+        self._context.metrics.set("table_rows", rows.height)
+
+    def _refresh(self, table: WholeTable) -> None:
+        if table.refresh is None or self._context.clock.now() < self._loaded + table.refresh:
+            return
+        try:
+            self._load(table)
+        except Exception as error:
+            # An older table is better than none; the next one is tried in time.
+            logger.warning("%s: %s was not read again: %s", self._context.operator_id, table.text, error)
+            self._context.metrics.add("refreshes_failed", 1)
+            self._loaded = self._context.clock.now()
+
+    def _ask(self, keys: pl.DataFrame, table: AskedTable) -> None:
+        """Learn what is not known, or known for too long."""
+        assert self._asker is not None
+        distinct = keys.unique(maintain_order=True)
+        now = self._context.clock.now()
+        ids = self._index.find(distinct)
+        stale = ids < 0
+        stale[~stale] = self._index.since(ids[~stale]) + table.keep <= now
+        wanted = distinct.filter(pl.Series(stale))
+        self._context.metrics.add("keys_known", distinct.height - wanted.height)
+        self._context.metrics.add("keys_asked", wanted.height)
+        if wanted.height:
+            names = dict(zip(self._spec.by, self._spec.table_by, strict=True))
+            rows = self._as_values(self._asker.ask(wanted.rename(names)))
+            self._index.learn(wanted, rows, now)
+
+    def _forget(self, table: AskedTable) -> None:
+        if len(self._index) > table.most_keys:
+            # Half of them, so that it is not done at every batch.
+            self._index.forget(table.most_keys // 2)
+        elif self._index.wasteful:
+            self._index.forget(table.most_keys)
+
+    def _as_values(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The table's rows under the names that the result uses."""
+        names = zip(self._spec.by, self._spec.table_by, strict=True)
+        columns = {new: (old, self._keys[new]) for new, old in names}
+        columns |= {new: (old, self._values[new]) for new, old in self._spec.adds.items()}
+        absent = [old for old, _ in columns.values() if old not in rows.columns]
+        if absent:
+            hint = "every answer must have the same columns, without rows too"
+            raise DataError(
+                f"{self._spec.table.text} gave no column {absent[0]!r}, only {rows.columns}", None, hint
+            )
+        return rows.select(pl.col(old).cast(dtype).alias(new) for new, (old, dtype) in columns.items())
+
+    def close(self) -> None:
+        if self._asker is not None:
+            self._asker.close()
+
+    def explain_time(self) -> Mapping[str, Any]:
+        return {"keys_known": len(self._index)}

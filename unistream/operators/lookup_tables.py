@@ -1,0 +1,187 @@
+"""What rows can be looked up in: tables held in memory, and those that are asked for keys."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from unistream.clock import Clock
+from unistream.durations import spelled
+from unistream.errors import ConnectorError, UnistreamError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeTable:
+    """A table that `load` gives whole; read again every `refresh` microseconds when that is said."""
+
+    columns: pl.Schema
+    load: Callable[[], pl.DataFrame]
+    text: str
+    refresh: int | None = None
+    query: pl.LazyFrame | None = None
+    """The same table for a plan that is bounded as a whole."""
+
+    @property
+    def kept(self) -> str:
+        """For `explain`."""
+        again = f", read again every {spelled(self.refresh)}" if self.refresh else ""
+        return f"all rows in memory{again}"
+
+
+class Asker(Protocol):
+    """Answers for keys; used on one thread."""
+
+    def ask(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """All rows of these distinct keys without nulls, with the key columns."""
+
+    def close(self) -> None:
+        """Give back connections and threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedTable:
+    """A table that is asked for the keys of each batch; answers are kept for `keep` microseconds."""
+
+    columns: pl.Schema
+    open: Callable[[Clock], Asker]
+    text: str
+    keep: int = 0
+    most_keys: int = 100_000
+
+    @property
+    def kept(self) -> str:
+        """For `explain`."""
+        if not self.keep:
+            return "nothing: each batch asks for its keys"
+        return f"answers for {spelled(self.keep)}, of at most {self.most_keys:,} keys"
+
+
+LookupTable = WholeTable | AskedTable
+
+Function = Callable[[pl.DataFrame], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """How a function is called: for how many keys at once, how many calls at once, how long, how often."""
+
+    function: Function
+    batch: int = 1_000
+    concurrency: int = 8
+    timeout: int = 30_000_000
+    retries: int = 2
+
+    def open(self, clock: Clock) -> Asker:
+        """A caller."""
+        return _Caller(self, clock)
+
+
+class _Caller:
+    """Calls a function, plain or asynchronous, for some keys at a time; answers stay in order."""
+
+    def __init__(self, calls: Calls, clock: Clock) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._async = is_async(calls.function)
+        self._pool: ThreadPoolExecutor | None = None
+
+    def ask(self, keys: pl.DataFrame) -> pl.DataFrame:
+        parts = list(keys.iter_slices(self._calls.batch))
+        waiting = list(range(len(parts)))
+        answers: dict[int, pl.DataFrame] = {}
+        for attempt in range(self._calls.retries + 1):
+            failed: list[tuple[int, BaseException]] = []
+            results = self._round([parts[number] for number in waiting])
+            for number, result in zip(waiting, results, strict=True):
+                if isinstance(result, BaseException):
+                    failed.append((number, result))
+                else:
+                    answers[number] = result
+            if not failed:
+                return pl.concat([_checked(answers[number]) for number in range(len(parts))])
+            if attempt == self._calls.retries or isinstance(failed[0][1], UnistreamError):
+                raise self._failure(failed[0][1])
+            waiting = [number for number, _ in failed]
+            self._clock.wait(threading.Event(), 0.1 * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _round(self, parts: Sequence[pl.DataFrame]) -> list[Any]:
+        """A result or an exception for each part."""
+        if self._pool is None:
+            workers = 1 if self._async else self._calls.concurrency
+            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="unistream-lookup")
+        seconds = self._calls.timeout / 1_000_000
+        if self._async:
+            # A loop of its own: in a notebook the caller's thread runs one already.
+            return self._pool.submit(asyncio.run, self._gathered(parts, seconds)).result()
+        futures = [self._pool.submit(self._calls.function, part) for part in parts]
+        rounds = -(-len(parts) // self._calls.concurrency)
+        return [_outcome(future, seconds * rounds) for future in futures]
+
+    async def _gathered(self, parts: Sequence[pl.DataFrame], seconds: float) -> list[Any]:
+        free = asyncio.Semaphore(self._calls.concurrency)
+
+        async def one(part: pl.DataFrame) -> Any:
+            async with free:
+                return await asyncio.wait_for(self._calls.function(part), seconds)
+
+        return await asyncio.gather(*(one(part) for part in parts), return_exceptions=True)
+
+    def _failure(self, error: BaseException) -> BaseException:
+        if isinstance(error, UnistreamError):
+            return error
+        tries = self._calls.retries + 1
+        if isinstance(error, TimeoutError):
+            what = f"did not answer within {spelled(self._calls.timeout)}"
+            hint = "raise timeout=, or lower batch= so that each call has less to do"
+        else:
+            what = f"raised {type(error).__name__}: {error}"
+            hint = "try the function by itself on a frame of keys; retries= says how often it is tried again"
+        failure = ConnectorError(f"The function of lookup {what} ({tries} tries)", None, hint)
+        failure.__cause__ = error
+        return failure
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to await."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def called_once(function: Function, keys: pl.DataFrame) -> Any:
+    """What the function, plain or asynchronous, gives for these keys."""
+    if not is_async(function):
+        return function(keys)
+
+    async def once() -> Any:
+        return await function(keys)
+
+    with ThreadPoolExecutor(1) as pool:
+        coroutine: Coroutine[Any, Any, Any] = once()
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def _outcome(future: Future[Any], seconds: float) -> Any:
+    try:
+        return future.result(seconds)
+    except Exception as error:
+        return error
+
+
+def _checked(answer: Any) -> pl.DataFrame:
+    if not isinstance(answer, pl.DataFrame):
+        hint = "return a pl.DataFrame with the key columns; when nothing is found, one without rows"
+        message = f"The function of lookup returned {type(answer).__name__}, not a frame"
+        raise ConnectorError(message, None, hint)
+    return answer
