@@ -26,11 +26,11 @@ PATIENCE = 60
 
 
 @pytest.fixture(autouse=True)
-def checkout_in_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def checkout_in_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Kernels import what is tested here, and keep their files to themselves."""
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", str(ROOT) if before is None else f"{ROOT}:{before}")
-    monkeypatch.setenv("IPYTHONDIR", str(ROOT / ".pytest_cache" / "ipython"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
