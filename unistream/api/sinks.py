@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unistream.io.base import Sink
     from unistream.io.parquet_format import Compression
     from unistream.io.staging import Mode
+    from unistream.io.table_sink import Mode as TableMode
 
 
 class Sinks:
@@ -151,6 +152,36 @@ class Sinks:
         from unistream.io.tcp_sink import TcpSink
 
         return self.sink(TcpSink(address, format=format, listen=listen))
+
+    def sink_table(
+        self,
+        url: str,
+        table: str,
+        *,
+        key: str | Sequence[str] = (),
+        mode: TableMode = "append",
+        max_age: Duration = "1s",
+        staging: str | Path | None = None,
+    ) -> Job:
+        """A table of SQLite, DuckDB or PostgreSQL, exactly once; it is made when it is not there.
+
+        `url` is `sqlite:///file.db`, `duckdb:///file.db` or `postgresql://user@host/database`. Without
+        `key` rows are added. With it a row replaces the one with the same key; aggregates, which update by
+        a key, have theirs already, and delete what is gone. `mode` says what happens when the table holds
+        rows: "append", "error", or "overwrite" with the first commit. Without checkpoints an unbounded job
+        commits every `max_age`. For types and `staging` see `TableSink`.
+
+        >>> import sqlite3, tempfile, polars as pl, unistream as us
+        >>> file = tempfile.mkdtemp() + "/shop.db"
+        >>> sales = us.from_frame({"item": ["tea", "rice", "tea"], "amount": [3, 4, 5]})
+        >>> totals = sales.group_by("item").agg(total=pl.col("amount").sum())
+        >>> _ = totals.sink_table(f"sqlite:///{file}", "totals").run(progress=False)
+        >>> sqlite3.connect(file).execute("SELECT * FROM totals ORDER BY item").fetchall()
+        [('rice', 4), ('tea', 8)]
+        """
+        from unistream.io.table_sink import TableSink
+
+        return self.sink(TableSink(url, table, _names(key), mode, max_age, staging))
 
     def sink_batches(self, function: Callable[..., Any]) -> Job:
         """Call `function(frame)` with rows as they come, or `function(frame, checkpoint_id)` once per commit.

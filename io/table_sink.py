@@ -1,0 +1,308 @@
+"""Tables of SQLite, DuckDB and PostgreSQL: rows and checkpoint id in one transaction, so exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+
+from unistream.durations import Duration, microseconds
+from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings
+from unistream.expressions.schema import Changes, StreamSchema
+from unistream.io.base import Sink, Token, Writer, WriterContext
+from unistream.io.table_database import TAKERS, Connection, Database, check_columns
+from unistream.io.table_rows import StagedRows, changes_by_key, forget, staged_folder, staged_rows
+from unistream.location import user_location
+
+Mode = Literal["append", "error", "overwrite"]
+MODES = ("append", "error", "overwrite")
+
+DATABASES = {
+    "sqlite": ("unistream.io.table_sqlite", "SqliteDatabase"),
+    "duckdb": ("unistream.io.table_duckdb", "DuckDatabase"),
+    "postgres": ("unistream.io.table_postgres", "PostgresDatabase"),
+    "postgresql": ("unistream.io.table_postgres", "PostgresDatabase"),
+}
+"""What the scheme of a URL names."""
+
+BUFFER_BYTES = 64 << 20
+"""Rows beyond this are moved from memory to the staging folder before their checkpoint."""
+
+_TO_BE_REPLACED = "to be replaced"
+
+
+@dataclass(frozen=True)
+class TableSink(Sink):
+    """Writes rows to `table` of the database at `url`; the table is made when it is not there.
+
+    URLs are `sqlite:///relative.db` or `sqlite:////absolute.db`, `duckdb:///...` and
+    `postgresql://user@host/database`. `table` may name a schema: `"sales.orders"`.
+
+    Without `key` rows are added. With it a row takes the place of the one with the same key, and a stream
+    that updates deletes what it takes back; streams that update by a key (aggregates) have theirs already.
+    Columns of the table that the stream does not have keep their values. An index on the key, which a new
+    table gets (DuckDB needs none), makes that fast.
+
+    Rows of a checkpoint are staged durably, in the checkpoint itself or in files under `staging`, and come
+    into the table in one transaction together with the id of the checkpoint (table
+    `_unistream_commits`): committed again, they are skipped. Without checkpoints they come at the end of a
+    bounded job, else every `max_age`.
+
+    | Polars | SQLite | DuckDB | PostgreSQL |
+    |---|---|---|---|
+    | integers | INTEGER | TINYINT to UBIGINT | SMALLINT to BIGINT, UInt64 NUMERIC(20) |
+    | Float32, Float64 | REAL | FLOAT, DOUBLE | REAL, DOUBLE PRECISION |
+    | Decimal | TEXT | DECIMAL | NUMERIC |
+    | String, Categorical, Enum | TEXT | VARCHAR | TEXT |
+    | Binary, Boolean | BLOB, BOOLEAN | BLOB, BOOLEAN | BYTEA, BOOLEAN |
+    | Date, Time | TEXT | DATE, TIME | DATE, TIME |
+    | Datetime, with zone | TEXT, in UTC | TIMESTAMP, TIMESTAMPTZ | TIMESTAMP, TIMESTAMPTZ |
+    | Duration | INTEGER (microseconds) | BIGINT | BIGINT |
+    | List, Array, Struct | TEXT (JSON) | their own | JSONB |
+
+    SQLite has no NaN: it becomes NULL there. Moments have microseconds, but for DuckDB's own.
+    """
+
+    url: str
+    table: str
+    key: str | Sequence[str] = ()
+    mode: Mode = "append"
+    max_age: Duration = "1s"
+    staging: str | Path | None = None
+
+    name = "table"
+
+    def __post_init__(self) -> None:
+        key = (self.key,) if isinstance(self.key, str) else tuple(self.key)
+        object.__setattr__(self, "key", key)
+        if self.mode not in MODES:
+            raise InvalidSettings.from_unknown("mode", str(self.mode), MODES, user_location())
+        if not self.table or not all(self.table.split(".")):
+            raise InvalidQuery(f"{self.table!r} cannot name a table", user_location(), 'as in "orders"')
+        _ = self.max_age_micros, self.database  # both check what they are given
+
+    @property
+    def database(self) -> Database:
+        """What the URL names."""
+        return database_of(self.url)
+
+    @property
+    def max_age_micros(self) -> int:
+        """How long rows may wait in a job without checkpoints."""
+        return microseconds(self.max_age, "max_age")
+
+    def __repr__(self) -> str:
+        return f"TableSink({self.database.place!r}, {self.table!r})"
+
+    @property
+    def accepts(self) -> frozenset[Changes]:
+        """All: what updates needs a key, which `check` sees to."""
+        return frozenset(Changes)
+
+    @property
+    def promise(self) -> str:
+        """Rows and the id of their checkpoint are one transaction."""
+        return "exactly once"
+
+    def check(self, schema: StreamSchema) -> None:
+        """Refuse keys that are not there, and updates without one."""
+        for name in self.key:
+            if name not in schema.columns:
+                raise InvalidQuery.from_missing_column(name, schema.columns, "sink_table", user_location())
+        if schema.changes is Changes.RETRACT and not self.key:
+            raise InvalidQuery(
+                "The stream takes rows back, and a table needs a key to find them",
+                user_location(),
+                "name the columns that tell rows apart: key=[...]",
+            )
+        if schema.changes is Changes.UPSERT and self.key and set(self.key) != set(schema.key):
+            raise InvalidQuery(
+                f"The stream updates rows by {list(schema.key)}, not by {list(self.key)}",
+                user_location(),
+                "leave key= out",
+            )
+        if schema.changes is Changes.UPSERT and not schema.key:
+            raise InvalidQuery(
+                "The stream updates rows by a key that was dropped",
+                user_location(),
+                "keep the key columns in the select before",
+            )
+
+    def key_of(self, schema: StreamSchema) -> list[str]:
+        """The columns by which rows are found."""
+        return list(self.key or schema.key)
+
+    def prepare_target(self, restored: bool) -> None:
+        """See that the database answers; with `mode` "error" that the table holds nothing."""
+        with self.database.session("connecting") as connection:
+            there = bool(connection.columns(self.table))
+            if restored or not there:
+                return
+            if self.mode == "error" and connection.has_rows(self.table):
+                raise ConnectorError(
+                    f"Table {self.table!r} of {self.database.place} holds rows already",
+                    user_location(),
+                    'mode="append" adds to it, mode="overwrite" replaces it; or name another table',
+                )
+            if self.mode == "overwrite":
+                # Noted, not done: readers see the old rows until the first commit brings new ones.
+                connection.make_commits()
+                with connection.transaction():
+                    connection.note_commit(self._replacing, 0, 0)
+
+    def open(self, context: WriterContext) -> Writer:
+        """Make the table or compare it with the stream, then take rows."""
+        with self.database.session("preparing the table") as connection:
+            self._check_table(connection, context.schema.columns, self.key_of(context.schema))
+            if context.checkpoints or self.mode == "overwrite":
+                connection.make_commits()
+        return _TableWriter(self, context)
+
+    def commit(self, tokens: Sequence[Token]) -> None:
+        """Bring the rows of these checkpoints into the table, those that are not there yet."""
+        if not tokens:
+            return
+        with self.database.session("committing rows") as connection:
+            for token in sorted(tokens, key=lambda token: int(token["checkpoint"])):
+                self._commit(connection, token)
+        for token in tokens:
+            for place in token["rows"]:
+                forget(place)
+
+    def abort(self, context: WriterContext) -> None:
+        """Remove what was staged and will not be committed."""
+        self.staged(context).clear()
+
+    def describe(self) -> dict[str, str]:
+        """What `explain` prints of it."""
+        shown = {"database": self.database.place, "table": self.table, "mode": self.mode}
+        if self.key:
+            shown["key"] = ", ".join(self.key)
+        return shown
+
+    def staged(self, context: WriterContext) -> StagedRows:
+        """Where the rows of a writer lie until they are committed."""
+        base = self.database.staging if self.staging is None else Path(self.staging)
+        return StagedRows(staged_folder(base.absolute(), context.job_id, context.subtask))
+
+    @property
+    def _replacing(self) -> str:
+        """Under this name is noted that the rows of the table go with the first commit."""
+        return f"{_TO_BE_REPLACED}: {self.table}"
+
+    def _check_table(self, connection: Connection, columns: pl.Schema, key: Sequence[str]) -> None:
+        for name, kind in columns.items():
+            connection.declaration(name, kind)
+        found = connection.columns(self.table)
+        if found:
+            check_columns(self.table, found, columns, TAKERS)
+        else:
+            connection.create(self.table, columns, key)
+
+    def _commit(self, connection: Connection, token: dict[str, Any]) -> None:
+        job, subtask, checkpoint = token["job"], int(token["subtask"]), int(token["checkpoint"])
+        kept = bool(token["kept"])
+        if kept:
+            connection.make_commits()
+        with connection.transaction():
+            if kept and checkpoint <= (connection.last_commit(job, subtask) or 0):
+                return
+            if self.mode == "overwrite" and connection.last_commit(self._replacing, 0) is not None:
+                connection.clear(self.table)
+                connection.forget_commit(self._replacing, 0)
+            for place in token["rows"]:
+                self._apply(connection, staged_rows(place), token["key"], Changes(token["changes"]))
+            if kept:
+                connection.note_commit(job, subtask, checkpoint)
+
+    def _apply(self, connection: Connection, rows: pl.DataFrame, key: list[str], changes: Changes) -> None:
+        if not key:
+            connection.insert(self.table, rows)
+            return
+        gone, put = changes_by_key(rows, key, changes)
+        connection.delete_by_key(self.table, gone, key)
+        connection.put_by_key(self.table, put, key)
+
+
+class _TableWriter(Writer):
+    """Gathers rows in memory, and in files when they are many."""
+
+    def __init__(self, sink: TableSink, context: WriterContext) -> None:
+        self._sink = sink
+        self._context = context
+        self._staged = sink.staged(context)
+        self._frames: list[pl.DataFrame] = []
+        self._nbytes = 0
+        self._rows: list[dict[str, Any]] = []
+        self._pieces = 0
+        self._waiting_since: int | None = None
+        self._replaces = sink.mode == "overwrite"
+
+    def write(self, frame: pl.DataFrame) -> None:
+        if frame.is_empty():
+            return
+        self._frames.append(frame)
+        self._nbytes += int(frame.estimated_size())
+        if self._nbytes >= BUFFER_BYTES:
+            self._keep()
+
+    def due(self, now: int) -> bool:
+        if not self._frames and not self._rows:
+            return False
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= self._sink.max_age_micros
+
+    def prepare(self, checkpoint_id: int) -> Token | None:
+        self._keep()
+        if not self._rows and not self._replaces:
+            return None
+        self._staged.sync()
+        rows, self._rows = self._rows, []
+        self._waiting_since, self._replaces = None, False
+        return {
+            "job": self._context.job_id,
+            "subtask": self._context.subtask,
+            "checkpoint": checkpoint_id,
+            "kept": self._context.checkpoints,
+            "key": self._sink.key_of(self._context.schema),
+            "changes": self._context.schema.changes.value,
+            "rows": rows,
+        }
+
+    def _keep(self) -> None:
+        if self._frames:
+            # A name that an earlier attempt used may be used again: its file was of no checkpoint.
+            self._pieces += 1
+            self._rows.append(self._staged.keep(self._frames, str(self._pieces)))
+            self._frames, self._nbytes = [], 0
+
+    def close(self) -> None:
+        self._frames = []
+
+
+def database_of(url: str) -> Database:
+    """The database that a URL names; the client of a server is imported here.
+
+    >>> database_of("sqlite:///orders.db").name
+    'sqlite'
+    """
+    scheme = urlsplit(url).scheme.partition("+")[0]
+    if scheme not in DATABASES or "://" not in url:
+        raise InvalidSettings.from_unknown("database", scheme or url, DATABASES, user_location())
+    module, kind = DATABASES[scheme]
+    made = getattr(import_module(module), kind)
+    if scheme.startswith("postgres"):
+        found: Database = made(url)
+    else:
+        path = unquote(url.partition("://")[2]).removeprefix("/")
+        if not path or path == ":memory:":
+            hint = f"as in {scheme}:///orders.db; a database in memory would end with each commit"
+            raise InvalidSettings(f"{url!r} names no file", user_location(), hint)
+        found = made(str(Path(path).expanduser().absolute()))
+    return found
