@@ -35,7 +35,14 @@ class Node(ABC):
 
     @cached_property
     def schema(self) -> StreamSchema:
-        """What is known about its rows; derived once."""
+        """What is known about its rows; derived once, inputs first, so that a plan may be deep."""
+        ahead = _underived(self)
+        while ahead:
+            deeper = _underived(ahead[-1])
+            if deeper:
+                ahead.extend(deeper)
+            else:
+                _ = ahead.pop().schema
         return self._derive()
 
     def replaced(self, **changes: Any) -> Self:
@@ -160,6 +167,11 @@ class Write(OneInput):
 
     def _derive(self) -> StreamSchema:
         return self.input.schema
+
+
+def _underived(node: Node) -> list[Node]:
+    """Its inputs whose schema was not asked for yet."""
+    return [child for child in node.inputs if "schema" not in child.__dict__]
 
 
 def tag_of(node: Node) -> tuple[Node, str]:

@@ -174,9 +174,14 @@ class LocalRuntime:
     def _sources_in_front(self, vertex: Vertex) -> list[SourceTask]:
         """Sources whose splits can still be told apart in the rows this vertex gets."""
         found: list[SourceTask] = []
+        seen: set[str] = set()
         edges: list[Edge] = [edge for edge in vertex.inputs if edge.tag == MAIN]
         while edges:
-            task = self.tasks[edges.pop().origin]
+            origin = edges.pop().origin
+            if origin in seen:
+                continue
+            seen.add(origin)
+            task = self.tasks[origin]
             if isinstance(task, SourceTask):
                 found.append(task)
             elif isinstance(task.vertex.payload, OperatorSpec) and task.vertex.payload.keeps_splits:
