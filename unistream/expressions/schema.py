@@ -8,6 +8,9 @@ from enum import IntEnum, StrEnum
 
 import polars as pl
 
+from unistream.errors import InvalidQuery
+from unistream.location import user_location
+
 CHANGE = "__change"
 """Name of the Int8 column that tells what each row of an updating edge does; see `Change`."""
 
@@ -66,6 +69,15 @@ class StreamSchema:
     key: tuple[str, ...] = ()
     bounded: bool = True
     side_outputs: Mapping[str, pl.Schema] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.columns:
+            if name == CHANGE or name == "*" or (name[:1] == "^" and name[-1:] == "$"):
+                kind = (
+                    "is reserved for changelogs" if name == CHANGE else "stands for several columns in Polars"
+                )
+                hint = "rename the column before it comes here"
+                raise InvalidQuery(f"A column cannot be called {name!r}, which {kind}", user_location(), hint)
 
     @property
     def physical(self) -> pl.Schema:
