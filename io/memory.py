@@ -211,7 +211,7 @@ class _DirectWriter(Writer):
         self._function = function
 
     def write(self, frame: pl.DataFrame) -> None:
-        self._function(spell_changes(frame))
+        self._function(spell_changes(frame).clone())  # others may be given the same frame
 
 
 class _CheckpointWriter(Writer):

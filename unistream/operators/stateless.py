@@ -200,7 +200,7 @@ class MapBatchesStep(RowStep):
         return StreamSchema(self.made, bounded=input.bounded)
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
-        result = self.function(frame)
+        result = self.function(frame.clone())  # a function that changes its frame changes nobody else's
         if not isinstance(result, pl.DataFrame):
             raise DataError(
                 f"map_batches: {self.label} returned {type(result).__name__}, not a Polars DataFrame",
