@@ -61,7 +61,7 @@ class ParquetQuery(LazyWrite):
         if self._error is not None:
             raise self._cause(self._error)
         named = sorted(((staged, final) for staged, final, _ in self._files), key=lambda pair: pair[1])
-        return self._folder.token(named)
+        return self._folder.token(named) or self._folder.emptied(self._context)
 
     def cancel(self) -> None:
         """Make `run` return with `Cancelled`; nothing more is written."""
@@ -126,7 +126,9 @@ class ParquetQuery(LazyWrite):
 
     def _cause(self, error: BaseException) -> BaseException:
         """What went wrong in a file, if it was that: Polars only says that a write failed."""
-        cause = next((file.error for _, _, file in self._files if file.error is not None), error)
+        errors = [file.error for _, _, file in self._files if file.error is not None]
+        # Once one has failed, the others are told to stop: that is no cause.
+        cause = next((one for one in errors if not isinstance(one, Cancelled)), error)
         if isinstance(cause, OSError):
             wrapped = ConnectorError(f"Cannot write Parquet to {self._folder.folder}: {cause}")
             wrapped.__cause__ = cause
