@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import polars as pl
 
 from unistream.errors import DataError
 from unistream.io.format_base import BYTE_ORDER_MARK
 from unistream.io.format_types import convert
 from unistream.location import user_location
+
+ORDERED_KEYS = 32
+"""Most keys of an object of which the parser keeps the order; that of more is another in each run."""
 
 MISSING = "pass schema=, a mapping of column to Polars type"
 
@@ -23,10 +29,34 @@ def infer_ndjson(data: bytes, where: str, max_rows: int) -> pl.Schema:
     except pl.exceptions.PolarsError as error:
         problem = f"{where}: types cannot be inferred from the first rows: {error}"
         raise DataError(problem, user_location(), MISSING) from error
-    schema = {name: _settled(dtype) for name, dtype in frame.schema.items()}
+    inferred: Any = pl.Struct(frame.schema)
+    if _is_shuffled(inferred):
+        inferred = _in_order(inferred, [json.loads(line) for line in lines])
+    schema = {name: _settled(dtype) for name, dtype in inferred.to_schema().items()}
     if not schema:
         raise DataError(f"{where}: no rows to infer types from", user_location(), MISSING)
     return pl.Schema(schema)
+
+
+def _is_shuffled(dtype: Any) -> bool:
+    """Whether an object has too many keys for their order to be kept."""
+    if isinstance(dtype, pl.List):
+        return _is_shuffled(dtype.inner)
+    if not isinstance(dtype, pl.Struct):
+        return False
+    return len(dtype.fields) > ORDERED_KEYS or any(_is_shuffled(field.dtype) for field in dtype.fields)
+
+
+def _in_order(dtype: Any, values: list[Any]) -> Any:
+    """The same type with the fields of objects in the order in which they first occur."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_in_order(dtype.inner, [item for value in values if value for item in value]))
+    if not isinstance(dtype, pl.Struct):
+        return dtype
+    rows = [value for value in values if isinstance(value, dict)]
+    fields = dtype.to_schema()
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in fields]
+    return pl.Struct({name: _in_order(fields[name], [row.get(name) for row in rows]) for name in names})
 
 
 def _settled(dtype: pl.DataType) -> pl.DataType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +20,7 @@ MAX_DEPTH = 256
 """Deepest nesting of objects and lists in one line."""
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _FLOAT32_MAX = 3.4028235677973366e38
 """Numbers from here on become infinity as 32-bit floats."""
 _KINDS = {
@@ -59,12 +60,14 @@ class JsonRules:
         nested_only = {name: dtype for name, dtype in schema.items() if dtype.is_nested()}
         self._wire = dict(wire) | nested_only
         self.has_nested = bool(nested_only)
-        self._nested = msgspec.json.Decoder(_struct(nested_only, nested=True)) if nested_only else None
-        self._quick = msgspec.json.Decoder(_struct(self._wire, nested=False))
+        self._plain = _plainly_named(self._wire)
+        self._nested = msgspec.json.Decoder(_struct(nested_only if self._plain else {}, nested=True))
+        self._quick = msgspec.json.Decoder(_struct(self._wire if self._plain else {}, nested=False))
 
     def all_fit(self, data: bytes) -> bool:
         """Whether every nested value in these lines is of its type; the parser is lenient about those."""
-        assert self._nested is not None
+        if not self._plain:
+            return not any(self.reason(line) for line in data.split(b"\n") if line.strip(b" \t\r"))
         try:
             self._nested.decode_lines(data)
         except (msgspec.MsgspecError, RecursionError):
@@ -73,6 +76,8 @@ class JsonRules:
 
     def quick_reason(self, line: bytes) -> str | None:
         """None for lines that look right at little cost, the exact verdict for the others."""
+        if not self._plain:
+            return self.reason(line)
         try:
             self._quick.decode(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -105,6 +110,17 @@ class JsonRules:
         opened = np.cumsum((signs == ord("{")) | (signs == ord("[")))
         closed = np.cumsum((signs == ord("}")) | (signs == ord("]")))
         return bool((opened - closed).max(initial=0) > MAX_DEPTH)
+
+
+def _plainly_named(wire: Mapping[str, Any]) -> bool:
+    """Whether no name, also of fields, has a sign that is escaped in JSON: records have no such fields."""
+    for name, dtype in wire.items():
+        while isinstance(dtype, pl.List):
+            dtype = dtype.inner
+        inside = dtype.to_schema() if isinstance(dtype, pl.Struct) else {}
+        if _ESCAPED.search(name) or not _plainly_named(inside):
+            return False
+    return True
 
 
 def _struct(wire: dict[str, DataType], nested: bool) -> type[msgspec.Struct]:
