@@ -83,6 +83,9 @@ class FileSink(Sink):
         for name in self.partition_by:
             if name not in schema.columns:
                 raise InvalidQuery.from_missing_column(name, schema.columns, "partition_by", user_location())
+            if not name:
+                hint = "give it a name first, as in `.rename({'': 'day'})`"
+                raise InvalidQuery("A column without a name cannot name folders", user_location(), hint)
             if not _makes_folders(schema.columns[name]):
                 raise InvalidQuery(
                     f"Column {name!r} of type {schema.columns[name]} cannot name folders",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,16 @@ from unistream.location import user_location
 
 MAGIC = b"PAR1"
 
+
+def _whole_number(text: str) -> int:
+    """A 64-bit number as Python and Polars both read it: no blank, plus, underscore or other digits."""
+    if re.fullmatch(r"-?[0-9]{1,19}", text) and -(1 << 63) <= int(text) < 1 << 63:
+        return int(text)
+    raise ValueError(text)
+
+
 FOLDER_VALUES: dict[pl.DataType, Callable[[str], Any]] = {
-    pl.Int64(): int,
+    pl.Int64(): _whole_number,
     pl.Date(): date.fromisoformat,
     pl.String(): str,
 }
@@ -72,7 +81,8 @@ def has_footer(path: str) -> bool:
 def read_schema(path: str) -> pl.Schema:
     """Columns and types as Polars reads them; `DataError` when the file is no Parquet file or damaged."""
     try:
-        return pl.Schema(pl.read_parquet_schema(path))
+        with Path(path).open("rb") as file:  # a path would be taken for a pattern
+            return pl.Schema(pl.read_parquet_schema(file))
     except FileNotFoundError:
         raise
     except BaseException as error:

@@ -12,7 +12,7 @@ import polars as pl
 from unistream.durations import Duration, seconds
 from unistream.errors import ConnectorError, InvalidSettings
 from unistream.io.base import Position, Reader, Request, Source
-from unistream.io.listing import FileEntry, Listing, Paths
+from unistream.io.listing import HIVE_NULL, FileEntry, Listing, Paths
 from unistream.io.parquet_footer import FOLDER_VALUES, check_same_columns, has_footer, read_schema
 from unistream.location import user_location
 
@@ -83,7 +83,9 @@ class ParquetSource(Source):
         if self.folder_columns and "=" in self.listing.root:
             return None  # Polars would read the folders above the root as columns too
         entries = self.listing.find()
-        for entry in entries[1:CHECKED_AHEAD]:
+        if self.folder_columns and not all(_polars_reads(entry) for entry in entries):
+            return None
+        for entry in entries[:CHECKED_AHEAD]:
             check_same_columns(entry.path, read_schema(entry.path), self.first_file.path, self.file_columns)
         return pl.scan_parquet(
             [entry.path for entry in entries],
@@ -133,6 +135,12 @@ class ParquetSource(Source):
             return pl.Schema()
         names = list(self.first_file.partition)
         return pl.Schema({name: _kind([entry.partition.get(name) for entry in entries]) for name in names})
+
+
+def _polars_reads(entry: FileEntry) -> bool:
+    """Whether Polars takes the same from its folders: it leaves keys escaped and escaped nulls null."""
+    keys = (folder.partition("=")[0] for folder in entry.split.split("/")[:-1])
+    return not any("%" in key for key in keys) and HIVE_NULL not in entry.partition.values()
 
 
 def _kind(values: list[str | None]) -> pl.DataType:

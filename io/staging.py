@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from unistream.errors import ConnectorError, InvalidSettings, StateError
+from unistream.errors import ConnectorError, DataError, InvalidSettings, StateError
 from unistream.io.base import Token, WriterContext
 from unistream.io.listing import HIDDEN, HIVE_NULL
 from unistream.location import user_location
@@ -20,6 +20,9 @@ Mode = Literal["error", "append", "overwrite"]
 
 _REPLACED = ".unistream-replaced.json"
 _STAGING = ".unistream-staging-"
+
+LONGEST_NAME = 255
+"""Bytes of a file name on common file systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class StagedFolder:
             if self.mode == "overwrite":
                 if found:
                     _write_durably(folder / _REPLACED, json.dumps(found).encode())
+                else:
+                    (folder / _REPLACED).unlink(missing_ok=True)
                 return
         except OSError as error:
             raise _not_writable(folder, error) from error
@@ -87,10 +92,15 @@ class StagedFolder:
             sync_folder(folder)
         return {"files": [[os.path.relpath(staged, self.folder), final] for staged, final in files]}
 
+    def emptied(self, context: WriterContext) -> Token | None:
+        """What commits that a bounded job has no rows: with "overwrite" the old ones go all the same."""
+        alone = context.subtask == 0 and context.bounded and not context.checkpoints
+        return {"files": []} if alone and self.mode == "overwrite" else None
+
     def commit(self, tokens: Sequence[Token]) -> None:
         """Rename what the tokens name; a file that has its final name already is left as it is."""
         files = [(staged, final) for token in tokens for staged, final in token["files"]]
-        if not files:
+        if not tokens:
             return
         replaced = self._replaced()
         touched = {self._commit_file(staged, final, replaced) for staged, final in files}
@@ -108,6 +118,8 @@ class StagedFolder:
             for name in os.listdir(staging):  # noqa: PTH208
                 (staging / name).unlink(missing_ok=True)
             _remove_if_empty(staging)
+        if self.mode == "overwrite" and not context.checkpoints:  # nobody goes on from here
+            Path(self.folder, _REPLACED).unlink(missing_ok=True)
 
     def _commit_file(self, staged: str, final: str, replaced: set[str]) -> str | None:
         """The folder that got the file, or None when it was there already."""
@@ -121,8 +133,11 @@ class StagedFolder:
             )
         if target.exists() and final not in replaced:
             raise ConnectorError(f"{target} exists already", hint="let each job write to a folder of its own")
-        _make_folders(target.parent)
-        source.replace(target)
+        try:
+            _make_folders(target.parent)
+            source.replace(target)
+        except OSError as error:
+            raise _not_writable(target.parent, error) from error
         return str(target.parent)
 
     def _inside(self, name: str) -> Path:
@@ -163,7 +178,7 @@ def partition_folder(values: Mapping[str, str | None]) -> str:
     >>> partition_folder({"day": "2024-01-01", "city": "../a=b", "zone": None})
     'day=2024-01-01/city=..%2Fa%3Db/zone=__HIVE_DEFAULT_PARTITION__'
     """
-    return "/".join(f"{quote(key, safe='')}={_escaped(value)}" for key, value in values.items())
+    return "/".join(_folder(key, value) for key, value in values.items())
 
 
 def sync_file(file: Any) -> None:
@@ -179,6 +194,19 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _folder(key: str, value: str | None) -> str:
+    name = quote(key, safe="")
+    if name.startswith(HIDDEN):  # nobody would look into it
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    folder = f"{name}={_escaped(value)}"
+    if len(folder) > LONGEST_NAME:
+        raise DataError(
+            f"A value of {key!r} makes a folder name of {len(folder)} bytes; {LONGEST_NAME} is the most",
+            hint="partition by something shorter, such as its first letters or a hash of it",
+        )
+    return folder
 
 
 def _escaped(value: str | None) -> str:

@@ -159,7 +159,10 @@ def test_unknown_mode() -> None:
         StagedFolder("x", ".txt", "replace")  # type: ignore[arg-type]
 
 
-@given(st.dictionaries(st.text(min_size=1), st.one_of(st.none(), st.text()), max_size=3))
+SHORT = st.text(max_size=10)  # a byte of it may take three
+
+
+@given(st.dictionaries(SHORT.filter(bool), st.one_of(st.none(), SHORT), max_size=3))
 def test_partition_values_come_back_and_stay_inside(values: dict[str, str | None]) -> None:
     name = f"{partition_folder(values)}/x" if values else "x"
     assert len(name.split("/")) == len(values) + 1
