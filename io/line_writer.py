@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,14 @@ class LineWriter(Writer):
             self._finish(partition)
         files, self._files, self._since = self._files, [], None
         staged = [(file.path, file.partition) for file in files]
-        return final_names(self._folder, self._context, checkpoint_id, staged)
+        token = final_names(self._folder, self._context, checkpoint_id, staged)
+        return token or self._folder.emptied(self._context)
 
     def close(self) -> None:
         """Remove what is not prepared."""
         for file in self._files:
-            file.handle.close()
+            with contextlib.suppress(OSError):  # what it still holds may find no room
+                file.handle.close()
             file.path.unlink(missing_ok=True)
         self._files, self._open = [], {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -97,7 +98,8 @@ class ParquetWriter(Writer):
         files, self._files = self._files, []
         self._parts, self._rows, self._bytes, self._since = {}, 0, 0, None
         staged = [(file.path, file.partition) for file in files]
-        return final_names(self._folder, self._context, checkpoint_id, staged)
+        token = final_names(self._folder, self._context, checkpoint_id, staged)
+        return token or self._folder.emptied(self._context)
 
     def close(self) -> None:
         """Drop what is not prepared and end the threads."""
@@ -264,7 +266,8 @@ class PartFile:
         if self._file is not None:
             if self._encoder is not None:
                 self._encoder.is_open = False  # else it writes a footer when it is collected
-            self._file.close()
+            with contextlib.suppress(OSError):  # what it still holds may find no room
+                self._file.close()
             self.path.unlink(missing_ok=True)
 
     def _begin(self, frame: pl.DataFrame) -> None:
