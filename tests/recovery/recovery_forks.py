@@ -27,6 +27,9 @@ _IMPORTS = (
     "unistream.operators.pane_merger",
     "unistream.operators.window_aggregate",
     "unistream.api.keyed",
+    "unistream.io.table_sink",
+    "unistream.io.table_sqlite",
+    "unistream.io.table_duckdb",
     "recovery_jobs",
 )
 """What a child needs, so that it need not import it. None of them starts threads, which a fork would lose."""

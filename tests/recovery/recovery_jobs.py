@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 
@@ -46,12 +49,17 @@ def results(source: us.Stream) -> dict[str, us.Stream]:
     """Three answers, each with state of its own."""
     timed = source.with_event_time("ts", delay=f"{SPREAD_SECONDS}s")
     return {
-        "changes": source.group_by("key").agg(n=pl.len(), total=pl.col("value").sum()).changes(),
+        "changes": totals(source).changes(),
         "firsts": source.unique("user").select("row", "user"),
         "windows": timed.group_by("key")
         .window(us.tumbling("10s"))
         .agg(n=pl.len(), total=pl.col("value").sum()),
     }
+
+
+def totals(source: us.Stream) -> us.Stream:
+    """The running aggregate."""
+    return source.group_by("key").agg(n=pl.len(), total=pl.col("value").sum())
 
 
 def to_parquet(source: us.Stream, output: Path) -> us.Job:
@@ -67,6 +75,43 @@ def run_to_the_end(source: str, folder: str, every: str, tick_rows: int) -> int:
     return progress.rows_in
 
 
+def into_tables(source: str, folder: str, every: str, tick_rows: int, kind: str) -> int:
+    """The same answers in a database; the running aggregate keeps one row for each key."""
+    settings = us.Settings(tick_rows=tick_rows, queue_chunks=4, whole_query=False)
+    answers = results(us.scan_parquet(Path(source) / "*.parquet"))
+    answers["changes"] = totals(us.scan_parquet(Path(source) / "*.parquet"))
+    url = f"{kind}:///{folder}/answers.db"
+    job = us.job(*(stream.sink_table(url, name) for name, stream in answers.items()))
+    return job.run(checkpoint=Path(folder) / "ckpt", every=every, settings=settings, progress=False).rows_in
+
+
+def in_tables(folder: Path, kind: str) -> dict[str, pl.DataFrame]:
+    """What a reader of the database sees."""
+    database = str(folder / "answers.db")
+    found = {}
+    for name in RESULTS:
+        if kind == "duckdb":
+            with duckdb.connect(database, read_only=True) as connection:
+                found[name] = pl.DataFrame(connection.sql(f"SELECT * FROM {name}").to_arrow_table())
+        else:
+            with contextlib.closing(sqlite3.connect(database)) as connection:
+                cursor = connection.execute(f"SELECT * FROM {name}")
+                columns = [column[0] for column in cursor.description]
+                found[name] = pl.DataFrame(cursor.fetchall(), schema=columns, orient="row")
+    start = pl.col("window_start")
+    if found["windows"].schema["window_start"] == pl.String:
+        found["windows"] = found["windows"].with_columns(start.str.to_datetime(time_unit="us"))
+    return found
+
+
+def check_tables(rows: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
+    """As `check_all`, with the last state of the running aggregate in place of its changes."""
+    check_firsts_and_windows(rows, found)
+    expected = rows.group_by("key").agg(n=pl.len().cast(pl.Int64), total=pl.col("value").sum())
+    seen = found["changes"].select("key", pl.col("n").cast(pl.Int64), "total")
+    assert_equal("totals", seen.sort("key"), expected.sort("key"))
+
+
 def written(output: Path, name: str) -> pl.DataFrame:
     """What a reader of the folder sees."""
     files = sorted((output / name).glob("*.parquet"))
@@ -75,6 +120,12 @@ def written(output: Path, name: str) -> pl.DataFrame:
 
 def check_all(rows: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
     """Nothing lost, nothing twice, nothing wrong: compared with plain Polars, however input was cut."""
+    check_firsts_and_windows(rows, found)
+    check_changes(rows, found["changes"])
+
+
+def check_firsts_and_windows(rows: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
+    """What does not depend on how input was cut."""
     firsts = rows.unique("user", keep="first", maintain_order=True).select("row", "user")
     assert_equal("firsts", found["firsts"].sort("row"), firsts.sort("row"))
     start = pl.col("ts").dt.truncate("10s").alias("window_start")
@@ -82,7 +133,6 @@ def check_all(rows: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
     order = ["key", "window_start", "n", "total"]
     seen = found["windows"].select("key", "window_start", pl.col("n").cast(pl.Int64), "total")
     assert_equal("windows", seen.sort(order), windows.select(order).sort(order))
-    check_changes(rows, found["changes"])
 
 
 def check_changes(rows: pl.DataFrame, changes: pl.DataFrame) -> None:

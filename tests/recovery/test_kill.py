@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 from recovery_forks import Forks
-from recovery_jobs import RESULTS, check_all, make_rows, write_input, written
+from recovery_jobs import (
+    RESULTS,
+    check_all,
+    check_tables,
+    in_tables,
+    make_rows,
+    write_input,
+    written,
+)
 
 from unistream.clock import Random
 from unistream.testing.ways import folder_in_memory
@@ -33,7 +41,7 @@ class Siege:
     """Rounds of one input each, worked off by processes that are killed over and over."""
 
     forks: Forks
-    function: str
+    tables: str = ""
     rows: int = 3000
     tick_rows: int = 25
 
@@ -51,15 +59,18 @@ class Siege:
         killed = 0
         while not self._once(folder, random if killed < most else None):
             killed += 1
-        check_all(rows, {name: written(folder / "out", name) for name in RESULTS})
+        if self.tables:
+            check_tables(rows, in_tables(folder, self.tables))
+        else:
+            check_all(rows, {name: written(folder / "out", name) for name in RESULTS})
         return killed
 
     def _once(self, folder: Path, random: Random | None) -> bool:
         """Whether a process came to its end, which it does at the latest when nobody kills it."""
         known = newest(folder / "ckpt")
-        child = self.forks.start(
-            "recovery_jobs", self.function, folder / "in", folder, "20ms", self.tick_rows
-        )
+        function = "into_tables" if self.tables else "run_to_the_end"
+        arguments = [folder / "in", folder, "20ms", self.tick_rows, *([self.tables] if self.tables else [])]
+        child = self.forks.start("recovery_jobs", function, *arguments)
         if random is None:
             assert child.wait(120), "the job does not end"
         elif random.random() < EARLY:
@@ -83,11 +94,16 @@ def newest(checkpoints: Path) -> int:
     return max((int(file.stem) for file in folder.glob("*.json")), default=0) if folder.is_dir() else 0
 
 
-def test_fifty_kills(forks: Forks) -> None:
-    Siege(forks, "run_to_the_end").run(kills=50, seed=1)
+def test_fifty_kills_of_a_job_that_writes_files(forks: Forks) -> None:
+    Siege(forks).run(kills=50, seed=1)
+
+
+def test_fifty_kills_of_a_job_that_writes_tables(forks: Forks) -> None:
+    Siege(forks, "sqlite").run(kills=50, seed=2)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(10))
-def test_a_thousand_kills(forks: Forks, seed: int) -> None:
-    Siege(forks, "run_to_the_end").run(kills=100, seed=100 + seed)
+@pytest.mark.parametrize("tables", ["", "sqlite", "duckdb"], ids=["parquet", "sqlite", "duckdb"])
+def test_a_thousand_kills(forks: Forks, tables: str, seed: int) -> None:
+    Siege(forks, tables).run(kills=100, seed=100 + seed)
