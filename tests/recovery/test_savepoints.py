@@ -98,14 +98,14 @@ def test_a_savepoint_goes_into_a_folder_of_its_own(tmp_path: Path) -> None:
         run.savepoint(tmp_path / "late")
 
 
-def test_a_savepoint_needs_checkpoints() -> None:
+def test_a_savepoint_needs_checkpoints(tmp_path: Path) -> None:
     run = us.scan_rate(1000).sink_batches(lambda frame: None).start()
     with run, pytest.raises(us.InvalidSettings, match="keeps none"):
         run.savepoint("kept")
     with pytest.raises(us.InvalidSettings, match="restore= needs checkpoint="):
         us.scan_rate(1000).sink_batches(print).start(restore="kept")
     with pytest.raises(us.StateError, match="no savepoint"):
-        us.scan_rate(1000).sink_batches(print).start(restore="nowhere", checkpoint="nothing")
+        us.scan_rate(1000).sink_batches(print).start(restore="nowhere", checkpoint=tmp_path)
 
 
 def test_going_back_to_an_older_checkpoint(tmp_path: Path) -> None:
