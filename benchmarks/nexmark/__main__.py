@@ -1,0 +1,70 @@
+"""Events a second and memory of every Nexmark query, beside one Polars streaming query where there is one.
+
+python -m benchmarks.nexmark [events] [query ...] [--rounds 3]
+
+Events lie in Parquet files; each run is a process of its own and reads them, in turn: Polars, a bounded job
+as one query, in ticks, and in ticks with a checkpoint every ten seconds. Events of all kinds are counted,
+whether a query reads them or not. Ratios are to Polars in the same round, as medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import unistream as us
+from benchmarks.measure import Run, in_child
+from benchmarks.nexmark.kernels import MODES, generate
+from benchmarks.nexmark.polars_queries import POLARS
+from benchmarks.nexmark.queries import QUERIES
+from benchmarks.nexmark.sources import KINDS
+
+BIDS = {"pushed": ("auction", "bidder", "price", "dateTime"), "all columns": None}
+
+
+def measure(query: str, events: int, folder: Path, rounds: int) -> None:
+    """Print one line."""
+    modes = {name: run for name, run in MODES.items() if name != "Polars" or query in POLARS}
+    runs: dict[str, list[Run]] = {name: [] for name in modes}
+    for _ in range(rounds):
+        for name, run in modes.items():
+            runs[name].append(in_child(run, query, folder))
+    cells = [f"{query:>4}"]
+    for name in MODES:
+        rate = [events / run.seconds / 1e6 for run in runs.get(name, [])]
+        cells.append(f"{statistics.median(rate):8.2f}" if rate else f"{'-':>8}")
+    for name in list(MODES)[1:]:
+        pairs = zip(runs.get("Polars", []), runs[name], strict=False)
+        ratios = [base.seconds / mine.seconds for base, mine in pairs]
+        cells.append(f"{statistics.median(ratios):7.2f}" if ratios else f"{'-':>7}")
+    for name in MODES:
+        peaks = [run.result["peak_mb"] for run in runs.get(name, [])]
+        cells.append(f"{statistics.median(peaks):7.0f}" if peaks else f"{'-':>7}")
+    print(" ".join(cells), flush=True)
+
+
+def main(events: int, queries: list[str], rounds: int) -> None:
+    """Print the table."""
+    for name, columns in BIDS.items():
+        run = in_child(generate, max(events, 2_000_000), "bid", columns)
+        rate = max(events, 2_000_000) / run.seconds / 1e6
+        print(f"generator, bids, {name}: {rate:.1f} M events/s of one core")
+    print(f"\n{events:,} events, {rounds} rounds; M events/s, ratio to Polars, peak MB")
+    heads = [f"{name:>8}" for name in MODES] + [f"{name + '/P':>7}" for name in list(MODES)[1:]]
+    print(" ".join(["    ", *heads, *(f"{name:>7}" for name in MODES)]), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for kind in KINDS:
+            us.scan_nexmark(events, which=kind).sink_parquet(folder / kind).run(progress=False)  # type: ignore[arg-type]
+        for query in queries:
+            measure(query, events, folder, rounds)
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    rounds = int(given.pop(given.index("--rounds") + 1)) if "--rounds" in given else 3
+    numbers = [int(arg) for arg in given if arg.isdigit()]
+    chosen = [arg for arg in given if arg in QUERIES]
+    main(numbers[0] if numbers else 1_000_000, chosen or list(QUERIES), rounds)
