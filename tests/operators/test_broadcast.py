@@ -13,7 +13,9 @@ from unistream.clock import Random
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery, UnistreamError
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
+from unistream.io.memory import MemorySink
 from unistream.operators.broadcast import ROWS, RULES, Broadcast
+from unistream.testing import ListSource, VirtualClock
 
 COLUMNS = pl.Schema({"item": pl.String, "amount": pl.Int64})
 LIMITS = pl.Schema({"item": pl.String, "most": pl.Int64})
@@ -74,6 +76,20 @@ def test_rules_of_the_same_tick_come_first() -> None:
     assert orders.broadcast(limits, with_limits).collect().rows() == [("b", 2, 4), ("b", 2, 5)]
     latest = limits.unique("item", keep="last")
     assert orders.broadcast(latest, with_limits).collect().rows() == [("b", 2, 5)]
+
+
+def test_rules_without_time_hold_no_window_open() -> None:
+    frame = pl.DataFrame({"item": ["a", "b"], "amount": [1, 20]})
+    rows = us.scan(ListSource(COLUMNS, [frame], bounded=False)).with_event_time("amount", unit="s")
+    rules = us.scan(ListSource(LIMITS, [pl.DataFrame({"item": ["a"], "most": [1]})], bounded=False))
+    counts = rows.broadcast(rules, lambda frame, limits: frame).window(us.tumbling("10s")).agg(n=pl.len())
+    sink = MemorySink()
+    runtime = counts.sink(sink).runtime(threads=False, clock=VirtualClock())
+    runtime.open()
+    for _ in range(5):
+        runtime.step()
+    assert [frame.rows() for frame in sink.frames()] == [[(0, 10, 1)]]
+    runtime.close()
 
 
 def test_event_time_stays_with_its_column() -> None:

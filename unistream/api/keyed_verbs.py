@@ -107,16 +107,17 @@ class KeyedVerbs:
         """A function over all rows of a tick, with their key's state as columns beside them.
 
         It gets a frame of the rows with the columns of `state_schema`, null for keys without state, and
-        returns two frames: rows, and the states to keep, which have the key columns, those of the state and
-        each key once. Keys that are not among them keep their state; a state of nulls is forgotten. Rows of
-        one key may come several in a tick, however they are cut: order and repeats are for the function to
-        mind. Without `schema` it is asked once with an empty frame what it returns.
+        returns two frames: rows, and the states to keep, which have the key columns and those of the state.
+        Of several states of one key the last stands; keys that are not among them keep theirs; a state of
+        nulls is forgotten. Several rows of a key may come in one tick and have the state before it beside
+        them: what they do to each other is for the function to mind. Without `schema` it is asked once with
+        an empty frame what it returns.
 
         >>> import polars as pl, unistream as us
         >>> def numbered(frame):
         ...     n = pl.col("seen").fill_null(0) + pl.int_range(1, pl.len() + 1).over("k")
         ...     rows = frame.select("k", n=n)
-        ...     return rows, rows.group_by("k").agg(seen=pl.col("n").max())
+        ...     return rows, rows.rename({"n": "seen"})
         >>> rows = us.from_frame({"k": ["a", "b", "a"]}).group_by("k")
         >>> rows.process_batches(numbered, state_schema={"seen": pl.Int64}).collect().rows()
         [('a', 1), ('b', 1), ('a', 2)]

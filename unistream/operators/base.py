@@ -139,6 +139,11 @@ class OperatorSpec(ABC):
         return False
 
     @property
+    def timed_inputs(self) -> Sequence[int] | None:
+        """The inputs whose watermarks count, or None for all; the others hold nobody back."""
+        return None
+
+    @property
     def keeps_splits(self) -> bool:
         """Whether rows leave with the split they came with, so that time can be assigned behind it."""
         return False

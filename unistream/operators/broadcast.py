@@ -41,6 +41,10 @@ class Broadcast(OperatorSpec):
     def accepts_updates(self) -> bool:
         return True  # of the rules; the verb refuses rows that update
 
+    @property
+    def timed_inputs(self) -> Sequence[int]:
+        return (ROWS,)
+
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _Broadcast(self, inputs[RULES])
 

@@ -25,6 +25,8 @@ from unistream.state.timers import TIME, Timers
 TimerClock = Literal["event", "processing"]
 Row = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROWS_AT_ONCE = 16_384
+"""More Python objects at a time would be looked through by the garbage collector again and again."""
 _MOST_AT_END = 1_000_000
 """Timers that one timer may set off, one by one, after the end of the input."""
 
@@ -220,7 +222,11 @@ class _Process(Operator):
         self._function.open(self._ctx)
 
     def process(self, batch: Batch, out: Output) -> None:
-        frame, ctx, function = batch.frame, self._ctx, self._function.process
+        for frame in batch.frame.iter_slices(_ROWS_AT_ONCE):
+            self._process(frame, out)
+
+    def _process(self, frame: pl.DataFrame, out: Output) -> None:
+        ctx, function = self._ctx, self._function.process
         keys = frame.select(self._by)
         distinct = keys.unique(maintain_order=True)
         self._load(distinct)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.elements import Batch
-from unistream.errors import DataError, StateError
+from unistream.errors import DataError
 from unistream.expressions.schema import StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.state.backend import RowIds
@@ -66,50 +67,55 @@ class _ProcessBatches(Operator):
         self._table = context.state.keyed("states", self._keys, self._spec.state)
 
     def process(self, batch: Batch, out: Output) -> None:
-        given = pl.DataFrame([*batch.frame.get_columns(), *self._states(batch.frame).get_columns()])
+        keys = batch.frame.select(self._by)
+        found = self._table.find(keys)
+        given = pl.DataFrame([*batch.frame.get_columns(), *self._states(found).get_columns()])
         result = self._spec.function(given)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._wrong("did not return rows and states", "return `rows, states`, two frames")
         rows, states = result
         self._check("rows", rows, self._spec.made)
         self._check("states", states, self._returned)
-        self._write(states.select(self._returned.names()))
+        # States are mostly one for each row, whose places are known then.
+        theirs = states.select(self._by)
+        self._keep(states, found if theirs.equals(keys) else self._table.find(theirs))
         out.emit(rows.select(self._spec.made.names()))
 
-    def _states(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _states(self, found: RowIds) -> pl.DataFrame:
         """The state of each row's key, nulls where there is none."""
-        found = self._table.find(frame.select(self._by))
         unknown = found < 0
         if not unknown.any():
             return self._table.read(found)
         if unknown.all():
+            state = self._spec.state.items()
             return pl.DataFrame(
-                [
-                    pl.Series(name, [None], dtype).new_from_index(0, len(found))
-                    for name, dtype in self._spec.state.items()
-                ]
+                [pl.Series(name, [None], dtype).new_from_index(0, len(found)) for name, dtype in state]
             )
         # Keys without a state read any row, whose values are then taken away again.
         read = self._table.read(np.where(unknown, found.max(), found))
         there = pl.Series(~unknown)
         return read.select(pl.when(there).then(pl.all()))
 
-    def _write(self, states: pl.DataFrame) -> None:
-        if not states.height:
-            return
+    def _keep(self, states: pl.DataFrame, found: RowIds) -> None:
+        """Of several states of one key the last stands."""
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
+            fresh = states[missing].unique(self._by, keep="last", maintain_order=True)
+            fresh = fresh.filter(~pl.all_horizontal(pl.col(self._spec.state.names()).is_null()))
+            rows, _ = self._table.upsert(fresh.select(self._by))
+            self._table.write(rows, fresh.select(self._spec.state.names()))
+        last = _last_of_each(found)
         values = states.select(self._spec.state.names())
+        if len(last) < len(found):
+            found, values = found.take(last), values[last]
+        self._write(found, values)
+
+    def _write(self, rows: RowIds, values: pl.DataFrame) -> None:
+        """Replace the states of these rows; a state of nulls is none."""
         if all(column.null_count() for column in values.get_columns()):
             nothing = values.select(pl.all_horizontal(pl.all().is_null())).to_series()
-            rows = self._table.find(states.filter(nothing).select(self._by))
-            self._table.delete(np.unique(rows[rows >= 0]))
-            states, values = states.filter(~nothing), values.filter(~nothing)
-        hint = "group by the key and take one row of each, as in `.group_by(keys).last()`"
-        try:
-            rows, _ = self._table.upsert(states.select(self._by))
-        except StateError as error:
-            raise self._wrong("gave two states for one key", hint) from error
-        if not _distinct(rows):
-            raise self._wrong("gave two states for one key", hint)
+            self._table.delete(rows[nothing.to_numpy()])
+            rows, values = rows[~nothing.to_numpy()], values.filter(~nothing)
         self._table.write(rows, values)
 
     def _check(self, what: str, frame: object, promised: pl.Schema) -> None:
@@ -123,11 +129,16 @@ class _ProcessBatches(Operator):
         return DataError(f"process_batches: {self._spec.label} {what}", self._spec.where, hint)
 
 
-def _distinct(rows: RowIds) -> bool:
-    """Whether no row id is there twice: each keeps the place that was written into it."""
+def _last_of_each(rows: RowIds) -> npt.NDArray[np.intp]:
+    """The last position of each row id that is not negative.
+
+    >>> _last_of_each(np.array([4, -1, 2, 4])).tolist()
+    [2, 3]
+    """
     if not len(rows):
-        return True
-    owner = np.empty(int(rows.max()) + 1, dtype=np.int32)
+        return np.empty(0, dtype=np.intp)
+    owner = np.empty(max(int(rows.max()), 0) + 1, dtype=np.int32)
     places = np.arange(len(rows), dtype=np.int32)
-    owner[rows] = places
-    return bool((owner.take(rows) == places).all())
+    there = np.flatnonzero(rows >= 0)
+    owner[rows[there]] = places[there]  # where several write, the last one stays
+    return there[owner.take(rows[there]) == places[there]]

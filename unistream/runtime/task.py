@@ -16,7 +16,7 @@ from unistream.graph import MAIN, REJECTED, Kind, Vertex
 from unistream.io.base import Chunk, Position, Sink, Token, Writer
 from unistream.location import raised_at
 from unistream.metrics import Metrics
-from unistream.operators.base import Operator, Output
+from unistream.operators.base import Operator, OperatorSpec, Output
 from unistream.runtime.feed import Feed
 
 
@@ -214,6 +214,13 @@ class OperatorTask(Task):
                 yield
         except Exception as error:
             raise failure(self.vertex, error, batch) from error
+
+    def input_watermark(self) -> int:
+        spec = self.vertex.payload
+        timed = spec.timed_inputs if isinstance(spec, OperatorSpec) else None
+        if timed is None:
+            return super().input_watermark()
+        return min((self.upstream[port].watermark for port in timed), default=MIN_TIME)
 
     def next_wakeup(self) -> int | None:
         return None if self.ended else self.operator.next_wakeup()
