@@ -79,9 +79,40 @@ def test_explain_says_what_is_kept() -> None:
     assert "keeps right: rows until the watermark is 5m past them" in text
 
 
+RATES = us.from_frame({"cur": ["EUR", "EUR", "USD"], "at": [0, 20, 7], "rate": [1.1, 1.2, 1.0]})
+ORDERS = us.from_frame({"cur": ["EUR", "EUR", "USD", None, "EUR"], "t": [5, 25, 6, 7, 21], "n": range(5)})
+
+
+@pytest.mark.parametrize("strategy", ["backward", "forward", "nearest"])
+def test_join_asof_gives_the_same_rows_however_they_arrive(strategy: str) -> None:
+    orders = ORDERS.with_event_time("t", unit="s", delay="10s")
+    rates = RATES.with_event_time("at", unit="s", delay="10s")
+    joined = orders.join_asof(rates, by="cur", strategy=strategy, tolerance="15s")
+    verify(joined, seeds=6)
+    expected = (
+        pl.DataFrame({"cur": ["EUR", "EUR", "USD", None, "EUR"], "t": [5, 25, 6, 7, 21], "n": range(5)})
+        .sort("t")
+        .join_asof(
+            pl.DataFrame({"cur": ["EUR", "USD", "EUR"], "at": [0, 7, 20], "rate": [1.1, 1.0, 1.2]}),
+            left_on="t",
+            right_on="at",
+            by="cur",
+            strategy=strategy,
+            tolerance=15,
+            coalesce=False,
+            check_sortedness=False,
+        )
+    )
+    assert joined.collect().sort("n").equals(expected.sort("n"))
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
+        (lambda: TIMED_VIEWS.join_asof(TIMED_CLICKS), 'by="user" when both sides call it so'),
+        (lambda: TIMED_VIEWS.join_asof(CLICKS, by="user"), "which the right side has not"),
+        (lambda: TIMED_VIEWS.join_asof(TIMED_CLICKS, by="user", strategy="last"), "one of backward"),
+        (lambda: TIMED_VIEWS.join_asof(TIMED_CLICKS, by="user", tolerance="-1s"), "less than nothing"),
         (lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="usr", within="5s"), "did you mean 'user'"),
         (lambda: TIMED_VIEWS.join(TIMED_CLICKS, within="5s"), 'on="user" when both sides call it so'),
         (

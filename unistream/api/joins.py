@@ -16,6 +16,7 @@ from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.interval_join import IntervalJoin
 from unistream.operators.lookup import Lookup
+from unistream.operators.versioned_join import VersionedJoin
 from unistream.plan.nodes import Node, Stateless
 
 if TYPE_CHECKING:
@@ -68,13 +69,48 @@ class Joins:
         [('a', 10, 12, 12), ('b', 20, None, 20)]
         """
         where = user_location()
-        by, right = _sides(self._node, other, on, left_on, right_on, suffix, where)
+        by, right = _sides(self._node, other, (on, left_on, right_on), "join", suffix, where)
         fits = _predicate(self._node.schema, right._node.schema, predicate, where)
         if within is None:
             hint = 'say how near in time: within=("-5m", "1m")'
             raise InvalidQuery("join of two streams would keep all rows for ever", where, hint)
         low, high = _interval(within, where)
         spec = IntervalJoin(by=by, how=how, predicate=fits, low=low, high=high, where=where)
+        return self._apply(spec, right)
+
+    def join_asof(
+        self,
+        other: Stream,
+        *,
+        by: Names | None = None,
+        left_by: Names | None = None,
+        right_by: Names | None = None,
+        strategy: Literal["backward", "forward", "nearest"] = "backward",
+        tolerance: Duration | None = None,
+        suffix: str = "_right",
+    ) -> Stream:
+        """Each row beside the version of `other` that was valid when it happened: a price, a rate, a status.
+
+        Goes by the event times of both: with `strategy="backward"` the last row of `other` with the same
+        key that is not later, with `"forward"` the first that is not earlier, with `"nearest"` the nearer of
+        the two (the earlier at equal distance); not farther away than `tolerance`. Every row of this stream
+        comes once, with nulls if there is no version, when both streams have come far enough that no
+        better one can appear; it keeps its event time. Of versions with one time the last to come counts.
+        Rows that come behind the watermark are in `late()`.
+
+        >>> import polars as pl, unistream as us
+        >>> rates = us.from_frame({"cur": ["EUR", "EUR"], "at": [0, 20], "rate": [1.1, 1.2]})
+        >>> orders = us.from_frame({"cur": ["EUR", "EUR", "USD"], "t": [5, 25, 30]})
+        >>> timed = orders.with_event_time("t", unit="s")
+        >>> timed.join_asof(rates.with_event_time("at", unit="s"), by="cur").collect().rows()
+        [('EUR', 5, 0, 1.1), ('EUR', 25, 20, 1.2), ('USD', 30, None, None)]
+        """
+        where = user_location()
+        keys, right = _sides(self._node, other, (by, left_by, right_by), "join_asof", suffix, where)
+        far = None if tolerance is None else microseconds(tolerance, "tolerance")
+        if far is not None and far < 0:
+            raise InvalidQuery(f"tolerance={tolerance!r} is less than nothing", where, 'as in tolerance="5m"')
+        spec = VersionedJoin(by=keys, strategy=strategy, tolerance=far, where=where)
         return self._apply(spec, right)
 
     def lookup(
@@ -150,9 +186,8 @@ class Joins:
 def _sides(
     left: Node,
     other: Any,
-    on: Names | None,
-    left_on: Names | None,
-    right_on: Names | None,
+    given: tuple[Names | None, Names | None, Names | None],
+    verb: str,
     suffix: str,
     where: str | None,
 ) -> tuple[tuple[str, ...], Stream]:
@@ -161,10 +196,10 @@ def _sides(
 
     if not isinstance(other, Stream):
         hint = "for a frame, a table or a function there is .lookup(...)"
-        raise InvalidQuery(f"join takes a stream, not {type(other).__name__}", where, hint)
-    lefts, rights = _keys(on, left_on, right_on, "join", where)
-    _have(left.schema.columns, lefts, "the left side of join", where)
-    _have(other._node.schema.columns, rights, "the right side of join", where)
+        raise InvalidQuery(f"{verb} takes a stream, not {type(other).__name__}", where, hint)
+    lefts, rights = _keys(*given, verb, where)
+    _have(left.schema.columns, lefts, f"the left side of {verb}", where)
+    _have(other._node.schema.columns, rights, f"the right side of {verb}", where)
     return lefts, Stream(_renamed(left, other._node, dict(zip(rights, lefts, strict=True)), suffix, where))
 
 
@@ -194,14 +229,15 @@ def _keys(
     on: Names | None, left_on: Names | None, right_on: Names | None, verb: str, where: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if (on is None) == (left_on is None and right_on is None) or (left_on is None) != (right_on is None):
-        hint = 'on="user" when both sides call it so, or left_on="user", right_on="user_id"'
+        word = "by" if verb == "join_asof" else "on"
+        hint = f'{word}="user" when both sides call it so, or left_{word}="user", right_{word}="user_id"'
         raise InvalidQuery(f"{verb} needs the key columns of both sides, said once", where, hint)
     given = (on, on) if on is not None else (left_on, right_on)
     found = []
     for names in given:
         listed = (names,) if isinstance(names, str) else tuple(names or ())
         if not listed or not all(isinstance(name, str) for name in listed):
-            hint = "compute a key first: .with_columns(day=pl.col('ts').dt.date()), then on='day'"
+            hint = "compute a key first: .with_columns(day=pl.col('ts').dt.date()), and take that"
             raise InvalidQuery(f"The keys of {verb} are names of columns", where, hint)
         found.append(listed)
     if len(found[0]) != len(found[1]):

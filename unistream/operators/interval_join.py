@@ -13,8 +13,8 @@ from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
-from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, Output
+from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import Flags, SliceBuffer, View
 from unistream.operators.join_layout import (
     LEFT,
@@ -32,19 +32,14 @@ from unistream.operators.join_matching import (
     TICK,
     Pairs,
     columns_of,
-    in_order,
-    key_code,
     near_pairs,
     really_equal,
+    with_code,
 )
-from unistream.operators.time_axis import least
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000
 """Slices are no shorter than this many microseconds: shorter ones save little memory."""
-
-NO_TIME = "no event time"
-PASSED = "time has passed it: rows it should meet may be forgotten"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,21 +118,19 @@ class IntervalJoinOperator(Operator):
         self._pairing = Pairing(spec, inputs, None if spec.left_only else PairTime(inputs))
         self._low, self._high = self._axis.tick(spec.low), self._axis.tick(spec.high)
         self._holds = max(0, *(spec.keeps(side) for side in (LEFT, RIGHT) if spec.marks(side)), 0)
-        self._watermark = MIN_TIME
 
     def open(self, context: Context) -> None:
         self._context = context
         width = self._axis.tick(max((self._spec.high - self._spec.low) // SLICES_PER_INTERVAL, LEAST_WIDTH))
         self._buffers = [
-            SliceBuffer(context.state, name, schema.columns, width, self._spec.marks(side))
+            SliceBuffer(context.state, name, with_code(schema.columns), width, self._spec.marks(side))
             for side, (name, schema) in enumerate(zip(SIDES, self._inputs, strict=True))
         ]
-        self._cell = context.state.cell("time")
-        self._watermark = self._cell.get(MIN_TIME)
+        self._arrivals = Arrivals(self._axis, self._pairing, context)
 
     def process(self, batch: Batch, out: Output) -> None:
         side = batch.port
-        rows = self._in_time(batch.frame, side, out)
+        rows = self._arrivals.in_time(batch.frame, side, self._spec.by, out)
         if not rows.height:
             return
         found = self._meet(rows, side, out)
@@ -146,21 +139,6 @@ class IntervalJoinOperator(Operator):
             rows, found = rows.filter(pl.Series(~found)), found[~found]
         self._buffers[side].add(rows, found)
         self._context.metrics.set("rows_kept", sum(map(len, self._buffers)))
-
-    def _in_time(self, frame: pl.DataFrame, side: int, out: Output) -> pl.DataFrame:
-        """The rows that time has not passed, in order of time and with their code; the others are late."""
-        ticks = self._axis.ticks(frame, side).alias(TICK)
-        rows = frame.hstack([key_code(frame, self._spec.by), ticks])
-        horizon = self._axis.tick(self._watermark)
-        first = least(ticks)
-        if first is not None and first >= horizon and not ticks.null_count():
-            return in_order(rows)
-        for reason, wrong in ((NO_TIME, ticks.is_null()), (PASSED, (ticks < horizon).fill_null(False))):
-            if wrong.any():
-                late = frame.filter(wrong)
-                self._context.metrics.add("late", late.height)
-                out.emit_to(LATE, self._pairing.late(late, side, reason, self._watermark))
-        return in_order(rows.filter(ticks >= horizon))
 
     def _meet(self, rows: pl.DataFrame, side: int, out: Output) -> Flags:
         """Hand on the pairs of new rows with what is kept of the other side; which of the new are in one."""
@@ -215,7 +193,7 @@ class IntervalJoinOperator(Operator):
         self._buffers[side].mark(view, hit)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._watermark = watermark
+        self._arrivals.watermark = watermark
         for side in (LEFT, RIGHT):
             horizon = self._horizon(side)
             if self._spec.marks(side):
@@ -227,7 +205,7 @@ class IntervalJoinOperator(Operator):
 
     def _horizon(self, side: int) -> int:
         """Rows of a side before this tick meet nobody any more."""
-        tick = self._axis.tick(self._watermark)
+        tick = self._arrivals.tick
         return tick if tick in (MIN_TIME, MAX_TIME) else tick - self._axis.tick(self._spec.keeps(side))
 
     def output_watermark(self, watermark: int) -> int:
@@ -237,13 +215,13 @@ class IntervalJoinOperator(Operator):
         return max(MIN_TIME, watermark - self._holds)
 
     def before_checkpoint(self) -> None:
-        self._cell.set(self._watermark)
+        self._arrivals.store()
         for side, buffer in enumerate(self._buffers):
             if self._spec.marks(side):
                 buffer.write_marks()
 
     def explain_time(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {"watermark": self._watermark}
+        found: dict[str, Any] = {"watermark": self._arrivals.watermark}
         for name, buffer in zip(SIDES, self._buffers, strict=True):
             earliest = buffer.earliest()
             found[f"{name}_rows_kept"] = len(buffer)

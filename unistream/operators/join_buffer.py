@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_matching import CODE, TICK, in_order
+from unistream.operators.join_matching import TICK, in_order
 from unistream.state.backend import LogTable, StateStore
 
 DONE = "__done"
@@ -59,9 +59,7 @@ class SliceBuffer:
 
     def __init__(self, state: StateStore, name: str, columns: pl.Schema, width: int, marked: bool) -> None:
         extra = {DONE: pl.Boolean()} if marked else {}
-        self._log: LogTable = state.log(
-            name, pl.Schema({**columns, CODE: pl.Int64(), TICK: pl.Int64(), **extra})
-        )
+        self._log: LogTable = state.log(name, pl.Schema({**columns, TICK: pl.Int64(), **extra}))
         self._cell = state.cell(f"{name} width")
         self._marked = marked
         self._width: int = self._cell.get(width)

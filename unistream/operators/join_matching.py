@@ -45,6 +45,11 @@ def key_code(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     return codes
 
 
+def with_code(columns: pl.Schema) -> pl.Schema:
+    """The columns of rows that have their code beside them."""
+    return pl.Schema({**columns, CODE: pl.Int64()})
+
+
 def really_equal(
     pairs: Pairs, one: pl.DataFrame, other: pl.DataFrame, by: Sequence[str]
 ) -> npt.NDArray[np.bool_] | None:

@@ -1,0 +1,52 @@
+"""Rows as they come into a join by time: late ones leave by the side, the others are put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from unistream.elements import MIN_TIME
+from unistream.graph import LATE
+from unistream.operators.base import Context, Output
+from unistream.operators.join_layout import PairAxis, Pairing
+from unistream.operators.join_matching import TICK, in_order, key_code
+from unistream.operators.time_axis import least
+from unistream.state.backend import Cell
+
+NO_TIME = "no event time"
+PASSED = "time has passed it: rows it should meet may be forgotten"
+
+
+class Arrivals:
+    """Knows where time stands. A row behind the watermark is late, on whichever side it comes."""
+
+    def __init__(self, axis: PairAxis, pairing: Pairing, context: Context) -> None:
+        self._axis, self._pairing = axis, pairing
+        self._context = context
+        self._cell: Cell = context.state.cell("time")
+        self.watermark: int = self._cell.get(MIN_TIME)
+
+    @property
+    def tick(self) -> int:
+        """The watermark on the axis of both sides."""
+        return self._axis.tick(self.watermark)
+
+    def in_time(self, frame: pl.DataFrame, side: int, by: Sequence[str], out: Output) -> pl.DataFrame:
+        """The rows that time has not passed, in order of time, with it and (of keys `by`) their code."""
+        ticks = self._axis.ticks(frame, side).alias(TICK)
+        rows = frame.hstack([key_code(frame, by), ticks] if by else [ticks])
+        horizon = self.tick
+        first = least(ticks)
+        if first is not None and first >= horizon and not ticks.null_count():
+            return in_order(rows)
+        for reason, wrong in ((NO_TIME, ticks.is_null()), (PASSED, (ticks < horizon).fill_null(False))):
+            if wrong.any():
+                late = frame.filter(wrong)
+                self._context.metrics.add("late", late.height)
+                out.emit_to(LATE, self._pairing.late(late, side, reason, self.watermark))
+        return in_order(rows.filter(ticks >= horizon))
+
+    def store(self) -> None:
+        """Put the watermark where a checkpoint finds it."""
+        self._cell.set(self.watermark)
