@@ -41,9 +41,13 @@ MAY_IMPORT = {
         "api",
         "demo",
         "doctor",
+        "cli_base",
         "cli_bench",
+        "cli_checkpoints",
     },
+    "cli_base": set[str](),
     "cli_bench": {"runtime"},
+    "cli_checkpoints": {"cli_base", "api", "state"},
     "doctor": set[str](),
     "demo": {"expressions", "api", "io"},
 }

@@ -9,27 +9,15 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from unistream import errors
+from unistream.cli_base import guarded
+from unistream.cli_checkpoints import checkpoints, savepoint, state
 from unistream.location import raised_at
-
-EXIT_CODES: tuple[tuple[type[errors.UnistreamError], int], ...] = (
-    (errors.JobFailed, 1),
-    (errors.ConnectorError, 3),
-    (errors.StateError, 4),
-    (errors.UnistreamError, 2),
-)
-INTERRUPTED = 130
-NO_CHECKPOINT = "a job keeps them in the folder that it is given as checkpoint="
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,30 +26,12 @@ def main() -> None:
     """unistream: bounded and unbounded data with one program."""
 
 
-def guarded(command: Command) -> Command:
-    """Turn our errors into a message and an exit code; the inner trace is shown with --debug only."""
-
-    @wraps(command)
-    def call(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            sys.exit(INTERRUPTED)
-        except errors.UnistreamError as error:
-            if debug:
-                traceback.print_exc()
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
-
-    return click.option("--debug", is_flag=True, help="Show the inner trace of an error.")(call)  # type: ignore[return-value]
-
-
 @main.command()
 @click.argument("target")
 @click.option("--until", type=click.Choice(["end", "available"]), default="end", show_default=True)
 @click.option("--checkpoint", metavar="FOLDER", help="Keep checkpoints here, and go on from the newest.")
 @click.option("--every", metavar="DURATION", help="Time between checkpoints, as in 30s.")
+@click.option("--restore", metavar="ID|FOLDER", help="Begin from an older checkpoint, or from a savepoint.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting, as in tick_rows=50000."
 )
@@ -72,6 +42,7 @@ def run(
     until: str,
     checkpoint: str | None,
     every: str | None,
+    restore: str | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -80,6 +51,7 @@ def run(
         until=until,
         checkpoint=checkpoint,
         every=every,
+        restore=int(restore) if restore is not None and restore.isdigit() else restore,
         settings=load_settings(settings),
         progress=False if as_json else None,
     )
@@ -138,99 +110,9 @@ def doctor(as_json: bool) -> None:
         sys.exit(3)
 
 
-@main.group()
-def checkpoints() -> None:
-    """Look into a checkpoint folder or savepoint, whether its job runs or not."""
-
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-@checkpoints.command("ls")
-@click.argument("folder")
-@as_json_option
-@guarded
-def list_checkpoints(folder: str, as_json: bool) -> None:
-    """List the checkpoints in FOLDER, oldest first."""
-    from unistream.state.checkpoint_reader import CheckpointReader
-    from unistream.state.checkpoint_tables import listing
-
-    show_frame(listing(CheckpointReader(folder)), as_json)
-
-
-@checkpoints.command("verify")
-@click.argument("folder")
-@click.option("--id", "number", type=int, help="Only this checkpoint.")
-@as_json_option
-@guarded
-def verify_checkpoints(folder: str, number: int | None, as_json: bool) -> None:
-    """Read every byte of the checkpoints in FOLDER; exit code 4 when something is damaged."""
-    from unistream.state.verification import verify
-
-    report = verify(folder, number)
-    if as_json or not report.ok:
-        show_frame(report.frame(), as_json)
-    else:
-        found = f"{len(report.checkpoints)} checkpoints, {report.files} files, {report.nbytes:,} bytes"
-        click.echo(f"all as recorded: {found}")
-    if not report.ok:
-        sys.exit(4)
-
-
-@checkpoints.command("inspect")
-@click.argument("folder")
-@click.option("--id", "number", type=int, help="This checkpoint instead of the newest.")
-@as_json_option
-@guarded
-def inspect_checkpoint(folder: str, number: int | None, as_json: bool) -> None:
-    """Show what a checkpoint in FOLDER holds: tables, files, positions, tokens."""
-    from unistream.state.checkpoint_tables import inspect
-
-    frames = inspect(load_checkpoint(folder, number))
-    if as_json:
-        rows = {name: json.loads(frame.write_json()) for name, frame in frames.items()}
-        click.echo(json.dumps(rows, indent=2))
-        return
-    for name, frame in frames.items():
-        click.echo(click.style(name, bold=True))
-        show_frame(frame, as_json)
-
-
-@checkpoints.command("diff")
-@click.argument("folder")
-@click.argument("before", type=int)
-@click.argument("after", type=int)
-@as_json_option
-@guarded
-def diff_checkpoints(folder: str, before: int, after: int, as_json: bool) -> None:
-    """Show what differs between two checkpoints in FOLDER, given by their ids."""
-    from unistream.state.checkpoint_tables import diff
-
-    show_frame(diff(load_checkpoint(folder, before), load_checkpoint(folder, after)), as_json)
-
-
-def load_checkpoint(folder: str, number: int | None) -> Any:
-    """A checkpoint by its id, or the newest."""
-    from unistream.state.checkpoint_reader import CheckpointReader
-
-    reader = CheckpointReader(folder)
-    found = reader.newest() if number is None else reader.load(number)
-    if found is None:
-        raise errors.StateError(f"There is no checkpoint in {folder}", hint=NO_CHECKPOINT)
-    return found
-
-
-def show_frame(frame: Any, as_json: bool) -> None:
-    """All rows and columns of a small frame."""
-    import polars as pl
-
-    if as_json:
-        click.echo(json.dumps(json.loads(frame.write_json()), indent=2))
-        return
-    with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=80, tbl_hide_column_data_types=True
-    ):
-        click.echo(str(frame))
+main.add_command(checkpoints)
+main.add_command(state)
+main.add_command(savepoint)
 
 
 @main.group()
