@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.nexmark.queries import BID, QUERIES
+from benchmarks.nexmark.sources import side_input
 
 Tables = Mapping[str, pl.LazyFrame]
 TEN_SECONDS = pl.col("dateTime").dt.truncate("10s")
@@ -78,6 +79,12 @@ def q9(t: Tables) -> pl.LazyFrame:
     return _in_time(t).group_by("id").agg(best)
 
 
+def q13(t: Tables) -> pl.LazyFrame:
+    """Bids with what a table says about their auctions."""
+    bids = t["bid"].with_columns(key=pl.col("auction") % 10_000).join(side_input().lazy(), on="key")
+    return bids.select("auction", "bidder", "price", "dateTime", "value")
+
+
 def q19(t: Tables) -> pl.LazyFrame:
     """The ten highest bids of each auction."""
     best = pl.all().sort_by("price", descending=True, maintain_order=True).head(10)
@@ -92,5 +99,5 @@ def q20(t: Tables) -> pl.LazyFrame:
 
 POLARS: dict[str, Callable[[Tables], pl.LazyFrame]] = {
     **{f"q{n}": _the_same(f"q{n}") for n in (0, 1, 2, 10, 14, 15, 16, 17, 18, 21, 22)},
-    **{query.__name__: query for query in (q3, q4, q5, q7, q8, q9, q19, q20)},
+    **{query.__name__: query for query in (q3, q4, q5, q7, q8, q9, q13, q19, q20)},
 }

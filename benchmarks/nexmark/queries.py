@@ -115,6 +115,12 @@ def q12(s: Sources) -> us.Stream:
     return bids.window(us.tumbling("10s")).agg(bids=pl.len())
 
 
+def q13(s: Sources) -> us.Stream:
+    """Bids with what a table says about their auctions."""
+    bids = s.bid.with_columns(key=pl.col("auction") % 10_000).lookup(s.side_input, on="key", how="inner")
+    return bids.select("auction", "bidder", "price", "dateTime", "value")
+
+
 def q14(s: Sources) -> us.Stream:
     """Conversion, time of day and letters of expensive bids."""
     hour, price = pl.col("dateTime").dt.hour(), 0.908 * pl.col("price")
@@ -200,5 +206,9 @@ def q22(s: Sources) -> us.Stream:
     return s.bid.select("auction", "bidder", "price", "channel", **folders)
 
 
-_ALL = [q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11, q12, q14, q15, q16, q17, q18, q19, q20, q21, q22]
-QUERIES: dict[str, Callable[[Sources], us.Stream]] = {query.__name__: query for query in _ALL}
+_STATELESS = [q0, q1, q2, q10, q14, q21, q22]
+_WITH_STATE = [q3, q4, q5, q6, q7, q8, q9, q11, q12, q13, q15, q16, q17, q18, q19, q20]
+QUERIES: dict[str, Callable[[Sources], us.Stream]] = {
+    query.__name__: query
+    for query in sorted(_STATELESS + _WITH_STATE, key=lambda query: int(query.__name__[1:]))
+}
