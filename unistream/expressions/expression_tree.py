@@ -242,7 +242,7 @@ def cast_column(expr: pl.Expr) -> str | None:
     node, types = without_alias(to_node(expr)), set()
     while kind(node) == "Cast":
         types.add(json.dumps(body(node)["dtype"]))
-        node = children(node)[0]
+        node = without_alias(children(node)[0])
     return str(body(node)) if kind(node) == "Column" and len(types) < 2 else None
 
 

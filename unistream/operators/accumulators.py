@@ -56,17 +56,18 @@ class Accumulators:
 
     def fold(self, partials: pl.DataFrame) -> Groups:
         """Add partial rows: key columns, then state columns, of distinct keys."""
-        keys, rows, new = self.place(partials)
+        _, rows, new = self.place(partials)
         order = in_row_order(rows)
         rows, new = rows.take(order), new.take(order)
         partials = taken(partials, order)
+        keys = pl.DataFrame(partials.get_columns()[: self._key_width])
         fresh = np.flatnonzero(new)
         # What Polars merges may read columns that are folded in place, as they were before.
         states = self._merged(rows, fresh, partials) if self._frames else {}
         for array in self._arrays:
             states[array.name] = array.fold(rows, fresh, partials.get_column(array.name))
         self.table.touch(rows)
-        return Groups(rows, new, taken(keys, order), pl.DataFrame([states[name] for name in self._order]))
+        return Groups(rows, new, keys, pl.DataFrame([states[name] for name in self._order]))
 
     def place(self, partials: pl.DataFrame) -> tuple[pl.DataFrame, RowIds, Mask]:
         """The keys of partial rows, their rows in the table and which were made now."""

@@ -141,4 +141,5 @@ def _last_of_each(rows: RowIds) -> npt.NDArray[np.intp]:
     places = np.arange(len(rows), dtype=np.int32)
     there = np.flatnonzero(rows >= 0)
     owner[rows[there]] = places[there]  # where several write, the last one stays
-    return there[owner.take(rows[there]) == places[there]]
+    last: npt.NDArray[np.intp] = there[owner.take(rows[there]) == places[there]]
+    return last

@@ -8,9 +8,6 @@ import polars as pl
 
 from unistream.state.backend import RowIds
 
-_DENSE = 4
-"""Row ids that are at least every fourth of all up to the greatest are put in order without sorting."""
-
 Positions = npt.NDArray[np.intp]
 
 
@@ -20,16 +17,11 @@ def in_row_order(rows: RowIds) -> Positions:
     >>> in_row_order(np.array([7, 2, 5])).tolist()
     [1, 2, 0]
     """
-    if not len(rows):
-        return np.empty(0, dtype=np.intp)
-    top = int(rows.max()) + 1
-    if top > _DENSE * len(rows):
-        return np.argsort(rows)
-    there = np.zeros(top, dtype=np.bool_)
-    there[rows] = True
-    places = np.empty(top, dtype=np.intp)
-    places[rows] = np.arange(len(rows))
-    return places.take(np.flatnonzero(there))
+    # Row ids and positions fit half a word each, and sorting numbers is twice as fast as sorting positions.
+    packed = (rows << 32) | np.arange(len(rows))
+    packed.sort()
+    order: Positions = packed & 0xFFFFFFFF
+    return order
 
 
 def in_key_order(keys: pl.DataFrame) -> Positions:
