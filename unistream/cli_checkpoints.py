@@ -101,7 +101,7 @@ def remove_checkpoints(folder: str, ids: tuple[int, ...], keep: int | None, as_j
     with own(storage, None, clock, fresh_random()) as lease:
         store = CheckpointStore(storage, lease, clock=clock)
         removed = [store.remove(number) for number in ids] if keep is None else [store.retain(keep)]
-    gone = {
+    gone: dict[str, list[Any]] = {
         "checkpoints": [number for one in removed for number in one.checkpoints],
         "files": [name for one in removed for name in one.files],
     }

@@ -67,6 +67,13 @@ def to_parquet(source: us.Stream, output: Path) -> us.Job:
     return us.job(*(stream.sink_parquet(output / name) for name, stream in results(source).items()))
 
 
+def to_tables(source: us.Stream, folder: Path, kind: str) -> us.Job:
+    """The same in a database, where the running aggregate keeps one row for each key."""
+    answers = results(source) | {"changes": totals(source)}
+    url = f"{kind}:///{folder}/answers.db"
+    return us.job(*(stream.sink_table(url, name) for name, stream in answers.items()))
+
+
 def run_to_the_end(source: str, folder: str, every: str, tick_rows: int) -> int:
     """What a process does that may be killed: go on from the newest checkpoint."""
     settings = us.Settings(tick_rows=tick_rows, queue_chunks=4, whole_query=False)
@@ -75,8 +82,15 @@ def run_to_the_end(source: str, folder: str, every: str, tick_rows: int) -> int:
     return progress.rows_in
 
 
+def with_checkpoints_at(url: str, source: str, folder: str) -> int:
+    """The job with its checkpoints somewhere else."""
+    job = to_parquet(us.scan_parquet(Path(source) / "*.parquet"), Path(folder) / "out")
+    settings = us.Settings(tick_rows=25, queue_chunks=4)
+    return job.run(checkpoint=url, every="20ms", settings=settings, progress=False).rows_in
+
+
 def into_tables(source: str, folder: str, every: str, tick_rows: int, kind: str) -> int:
-    """The same answers in a database; the running aggregate keeps one row for each key."""
+    """The job that writes to a database."""
     settings = us.Settings(tick_rows=tick_rows, queue_chunks=4, whole_query=False)
     answers = results(us.scan_parquet(Path(source) / "*.parquet"))
     answers["changes"] = totals(us.scan_parquet(Path(source) / "*.parquet"))

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from recovery_jobs import RESULTS, check_all, make_rows, to_parquet, write_input, written
+from recovery_jobs import (
+    RESULTS,
+    check_all,
+    check_tables,
+    in_tables,
+    make_rows,
+    to_parquet,
+    to_tables,
+    write_input,
+    written,
+)
 
 import unistream as us
 from unistream.clock import Random
@@ -33,10 +43,11 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-def run(source: Path, folder: Path, every: int = 3) -> None:
+def run(source: Path, folder: Path, every: int = 3, tables: str = "") -> None:
     """In one thread, a checkpoint after every third tick."""
     clock = VirtualClock()
-    job = to_parquet(us.scan_parquet(source / "*.parquet"), folder / "out")
+    rows = us.scan_parquet(source / "*.parquet")
+    job = to_tables(rows, folder, tables) if tables else to_parquet(rows, folder / "out")
     runtime = job.runtime(checkpoint=folder / "ckpt", settings=SETTINGS, clock=clock, threads=False)
     try:
         runtime.open()
@@ -76,6 +87,20 @@ def test_the_uninterrupted_run_is_right(source: Path, folder: Path) -> None:
 @pytest.mark.parametrize("point", [name for name in crash_points() if name not in ELSEWHERE])
 def test_every_point_recovers(point: str, before: bool, source: Path, folder: Path) -> None:
     assert die_and_go_on(source, folder, point, before, 1), "a point that nothing reaches tests nothing"
+
+
+OF_SINKS = [name for name in crash_points() if name.startswith(("sink.", "checkpoint."))]
+
+
+@pytest.mark.parametrize("tables", ["sqlite", "duckdb"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("point", OF_SINKS)
+def test_tables_recover(point: str, before: bool, tables: str, source: Path, folder: Path) -> None:
+    """Of the three sinks of the job it is the second that dies."""
+    with pytest.raises(Crashed), crash_at(point, before=before, hit=2 if point.startswith("sink.") else 1):
+        run(source, folder, tables=tables)
+    run(source, folder, tables=tables)
+    check_tables(ROWS, in_tables(folder, tables))
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
