@@ -52,15 +52,16 @@ class Contents(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Calculation:
+class Calculation(ABC):
     """What a user asks of each window: frozen, so that it can travel in a spec. `reads` are its columns."""
 
     reads: frozenset[str]
 
+    @abstractmethod
     def result(self, columns: pl.Schema, keys: Sequence[str], where: str | None) -> pl.Schema:
         """Columns that it makes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(
         self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
     ) -> Contents:
@@ -68,12 +69,11 @@ class Calculation:
 
         Where windows overlap, parts of a window do not stand in order of arrival.
         """
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """For `explain`."""
-        raise NotImplementedError
 
     def kept(self, columns: pl.Schema, keys: Sequence[str], *, overlapping: bool = False) -> str:
         """For `explain`: what is kept of the rows."""
