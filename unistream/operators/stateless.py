@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import polars as pl
@@ -136,7 +137,14 @@ class FilterStep(RowStep):
                 pl.when(self.predicate).then(pl.col(CHANGE)).otherwise(pl.lit(Change.DELETE.value, pl.Int8))
             )
             return frame.with_columns(passes.alias(CHANGE))
+        if self.constant:  # Polars may fail on one value for a frame that it treats in parts
+            return frame if pl.select(self.predicate).item() else frame.clear()
         return frame.filter(self.predicate)
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether it keeps all rows or none, whatever they are."""
+        return is_constant(self.predicate)
 
     def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
         return query.filter(self.predicate)

@@ -40,7 +40,7 @@ def push_filters(roots: Roots) -> Roots:
 def _pushed(node: Stateless, step: FilterStep) -> Node | None:
     below = node.input
     match below:
-        case Scan() if "predicate" in below.source.pushes:
+        case Scan() if "predicate" in below.source.pushes and not step.constant:
             old = below.request.predicate
             if old is not None and not _cannot_fail(step.predicate):
                 return None  # the filter before may keep away the rows on which this one fails
