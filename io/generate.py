@@ -116,7 +116,6 @@ class _RateReader(Reader):
         )
 
     def backlog(self) -> Backlog:
-        rows = self._due(self._clock.now()) - self._next
         if self._total is not None:
-            rows = min(rows, self._total - self._next)
-        return Backlog(rows=max(0, rows), total_rows=self._total)
+            return Backlog(rows=self._total - self._next, total_rows=self._total)
+        return Backlog(rows=max(0, self._due(self._clock.now()) - self._next))

@@ -105,7 +105,11 @@ class _Items(ABC):
         """Up to `limit` rows or one table, empty when nothing has come yet, None at the end."""
 
     def left(self) -> int | None:
-        """Items not taken yet, if known."""
+        """Rows not taken yet, if known."""
+        return None
+
+    def total(self) -> int | None:
+        """Rows in all, if known."""
         return None
 
     def close(self) -> None:
@@ -128,8 +132,12 @@ class _Listed(_Items):
         self._next += len(taken)
         return taken or None
 
-    def left(self) -> int:
-        return len(self._items) - self._next
+    def left(self) -> int | None:
+        tables = self._items and _is_table(self._items[0])
+        return None if tables else len(self._items) - self._next
+
+    def total(self) -> int | None:
+        return None if self.left() is None else len(self._items)
 
 
 class _Drawn(_Items):
@@ -282,7 +290,7 @@ class _IterableReader(Reader):
         return pl.DataFrame(rows, schema=REJECTED_SCHEMA, orient="row")
 
     def backlog(self) -> Backlog:
-        return Backlog(rows=self._items.left())
+        return Backlog(rows=self._items.left(), total_rows=self._items.total())
 
     def close(self) -> None:
         self._items.close()

@@ -32,6 +32,7 @@ class Meter:
         self._tasks: list[Task] = []
         self._query: LazyWrite | None = None
         self._query_rows: tuple[int, int] | None = None
+        self._most_done = 0.0
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
 
     def follow(self, tasks: Iterable[Task]) -> None:
@@ -71,7 +72,7 @@ class Meter:
             rows_in, filtered = self._query_rows
         rows_rate, bytes_rate = self._rates(now, rows_in, bytes_in)
         ends = all(task.vertex.schema.bounded for task in self._of(SourceTask))
-        done = _share_done(sources.values()) if ends else None
+        done = self._share_done(list(sources.values())) if ends else None
         elapsed = now - self._started
         watermark = self._watermark()
         return Progress(
@@ -95,6 +96,13 @@ class Meter:
             sources=sources,
             operators=self._operators(),
         )
+
+    def _share_done(self, sources: list[SourceProgress]) -> float | None:
+        """Never back, and 1 at last: counts are read while the source goes on, shares of files are rounded."""
+        share = 1.0 if sources and all(source.ended for source in sources) else _share_done(sources)
+        if share is not None:
+            share = self._most_done = max(self._most_done, share)
+        return share
 
     def _of(self, kind: type[T]) -> list[T]:
         return [task for task in self._tasks if isinstance(task, kind)]
