@@ -142,13 +142,13 @@ def progress_text(progress: Progress) -> str:
     parts += [f"{count:,} {name}" for name in ("late", "rejected") if (count := getattr(progress, name))]
     if progress.watermark_lag is not None:
         parts.append(f"watermark {_seconds(progress.watermark_lag)} behind")
+    if progress.checkpoint is not None:
+        parts.append(f"checkpoint {progress.checkpoint}, {_seconds(progress.checkpoint_age or 0)} old")
     backlog = sum(source.backlog_rows or 0 for source in progress.sources.values())
     if backlog and progress.done is None:
         parts.append(f"{backlog:,} rows queued")
     parts += [
-        f"{name}: {source.waiting_for}"
-        for name, source in progress.sources.items()
-        if source.waiting_for
+        f"{name}: {source.waiting_for}" for name, source in progress.sources.items() if source.waiting_for
     ]
     return "  ".join(parts)
 
