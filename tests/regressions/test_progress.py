@@ -13,7 +13,7 @@ FRAME = pl.DataFrame({"a": range(ROWS), "s": ["x"] * ROWS})
 def sources(tmp_path):
     FRAME.write_parquet(tmp_path / "x.parquet", row_group_size=700)
     FRAME.write_csv(tmp_path / "x.csv")
-    bad = "".join('{"a": %d}\n' % row if row % 7 else "{bad\n" for row in range(ROWS))
+    bad = "".join(f'{{"a": {row}}}\n' if row % 7 else "{bad\n" for row in range(ROWS))
     (tmp_path / "x.ndjson").write_text(bad)
     schema = {"a": pl.Int64}
     return {
@@ -48,14 +48,14 @@ def test_each_tick_counts_on(sources, name, predicate):
     assert None not in shares
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert len(set(shares)) > 2
+    assert shares[0] < 1.0
     last = seen[-1]
     assert last.rows_in == last.rows_out + last.filtered + last.late + last.rejected
 
 
 def test_a_list_of_frames_does_not_pretend_to_know_its_rows():
-    frames = [FRAME, FRAME]
-    assert (
-        us.scan_iterable(frames, schema=FRAME.schema).sink_batches(lambda f: None).run(progress=False).done
-        == 1
-    )
+    job = us.scan_iterable([FRAME, FRAME], schema=FRAME.schema).sink_batches(lambda frame: None)
+    runtime = job.runtime(threads=False)
+    runtime.open()
+    assert runtime.progress("running").done is None
+    runtime.close()

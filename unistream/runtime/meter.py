@@ -98,7 +98,7 @@ class Meter:
         )
 
     def _share_done(self, sources: list[SourceProgress]) -> float | None:
-        """Never back, and 1 at last: counts are read while the source goes on, shares of files are rounded."""
+        """Never back, and 1 at last: counts are taken while a source reads, shares of files are rounded."""
         share = 1.0 if sources and all(source.ended for source in sources) else _share_done(sources)
         if share is not None:
             share = self._most_done = max(self._most_done, share)
