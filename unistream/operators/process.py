@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count, repeat
@@ -203,7 +203,6 @@ class _Process(Operator):
         self._states = {name: state.bound(self._cursor) for name, state in states_of(spec.function)}
         for name, state in self._states.items():
             setattr(self._function, name, state)
-        self._rows_of = _row_maker(schema.columns.names())
         self._keys: list[Any] = []
         self._key_frame = pl.DataFrame()
 
@@ -234,7 +233,7 @@ class _Process(Operator):
         cursor, wanted = self._cursor, ctx.wanted
         orders: list[tuple[int, int, TimerClock, bool]] = []
         keys_by_place = self._keys
-        for at, time, row in zip(places, self._times(frame), self._rows_of(frame), strict=False):
+        for at, time, row in zip(places, self._times(frame), _rows_of(frame), strict=False):
             cursor.at, ctx.time = at, time
             made = function(keys_by_place[at], row, ctx)
             if made is not None:
@@ -351,18 +350,10 @@ class _Firing:
             heapq.heappush(self._heap, (time, next(self._numbers), at))
 
 
-def _row_maker(names: Sequence[str]) -> Callable[[pl.DataFrame], Iterator[dict[str, Any]]]:
-    """From a frame with these columns to its rows; a dictionary display is made three times as fast as by
-    `iter_rows(named=True)`."""
-    values = [f"v{number}" for number in range(len(names))]
-    items = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
-    make = eval(f"lambda columns: ({{{items}}} for {', '.join(values)}, in zip(*columns))")
-
-    def rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
-        made: Iterator[dict[str, Any]] = make([column.to_list() for column in frame.get_columns()])
-        return made
-
-    return rows
+def _rows_of(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows as dictionaries, made in C from pairs: nearly twice as fast as `iter_rows(named=True)`."""
+    pairs = (zip(repeat(column.name), column.to_list()) for column in frame.get_columns())
+    return map(dict, zip(*pairs, strict=True))
 
 
 def _places(keys: pl.DataFrame, distinct: pl.DataFrame) -> list[int]:
