@@ -19,6 +19,21 @@ def test_interval_join_gives_the_same_rows_however_they_arrive(how: str) -> None
     verify(TIMED_VIEWS.join(TIMED_CLICKS, on="user", how=how, within=("-5s", "30s")), seeds=6)
 
 
+@pytest.mark.parametrize(
+    "window", [us.tumbling("20s"), us.sliding("20s", every="10s")], ids=["tumbling", "sliding"]
+)
+@pytest.mark.parametrize("how", ["inner", "full", "anti"])
+def test_window_join_gives_the_same_rows_however_they_arrive(how: str, window: object) -> None:
+    verify(TIMED_VIEWS.join(TIMED_CLICKS, on="user", how=how, window=window), seeds=4)  # type: ignore[arg-type]
+
+
+def test_joined_windows_can_be_aggregated() -> None:
+    joined = TIMED_VIEWS.join(TIMED_CLICKS, on="user", window=us.tumbling("1m"))
+    assert joined.columns == ["user", "t", "page", "t_right", "page_right", "window_start", "window_end"]
+    hourly = joined.drop("window_start").rename({"window_end": "end"}).window(us.tumbling("1h"))
+    assert hourly.agg(n=pl.len()).collect()["n"].to_list() == [4]
+
+
 def test_columns_of_both_sides() -> None:
     joined = TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", suffix="_click")
     assert joined.columns == ["user", "t", "page", "t_click", "page_click", "join_time"]
@@ -132,6 +147,14 @@ def test_join_asof_gives_the_same_rows_however_they_arrive(strategy: str) -> Non
             "looks at one pair at a time",
         ),
         (lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", how="outer"), "one of inner, left"),
+        (
+            lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", window=us.tumbling("1m")),
+            "not by both",
+        ),
+        (
+            lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", window=us.session("1m")),
+            "the same for all keys, not session",
+        ),
         (
             lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", suffix=""),
             "choose another suffix",

@@ -17,6 +17,8 @@ from unistream.location import user_location
 from unistream.operators.interval_join import IntervalJoin
 from unistream.operators.lookup import Lookup
 from unistream.operators.versioned_join import VersionedJoin
+from unistream.operators.window_join import WindowJoin
+from unistream.operators.windows import AlignedWindow, Window
 from unistream.plan.nodes import Node, Stateless
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Joins:
         right_on: Names | None = None,
         how: Literal["inner", "left", "right", "full", "semi", "anti"] = "inner",
         within: Within | None = None,
+        window: Window | None = None,
         predicate: pl.Expr | None = None,
         suffix: str = "_right",
     ) -> Stream:
@@ -57,8 +60,12 @@ class Joins:
         that come behind the watermark are in `late()`. `predicate`, over the columns of both sides, has to
         be true as well.
 
+        `window=us.tumbling("10s")`: both rows are in the same window; pairs, and rows without a partner in
+        it, come when it closes, with `window_start` and `window_end`.
+
         Key columns come once, under the name they have here; a column of `other` whose name is taken gets
-        `suffix`. Null keys match nothing. The result's event time is `join_time`, the later of the two.
+        `suffix`. Null keys match nothing. The result's event time is `join_time`, the later of the two,
+        or the last moment of the window.
 
         >>> import polars as pl, unistream as us
         >>> views = us.from_frame({"user": ["a", "b"], "t": [10, 20]}).with_event_time("t", unit="s")
@@ -67,10 +74,23 @@ class Joins:
         [('a', 10, 12, 12)]
         >>> views.join(clicks, on="user", within=("0s", "30s"), how="left").collect().sort("t").rows()
         [('a', 10, 12, 12), ('b', 20, None, 20)]
+        >>> views.join(clicks, on="user", window=us.tumbling("10s")).collect().rows()
+        [('a', 10, 12, 10, 20)]
         """
         where = user_location()
         by, right = _sides(self._node, other, (on, left_on, right_on), "join", suffix, where)
         fits = _predicate(self._node.schema, right._node.schema, predicate, where)
+        if within is not None and window is not None:
+            hint = "within= for rows near each other, window= for rows in one window"
+            raise InvalidQuery("join goes by within= or by window=, not by both", where, hint)
+        if window is not None:
+            if not isinstance(window, AlignedWindow):
+                kind = window.kind if isinstance(window, Window) else type(window).__name__
+                hint = "us.tumbling, us.sliding or us.cumulating; for rows near each other within=(...)"
+                raise InvalidQuery(
+                    f"join takes windows that are the same for all keys, not {kind}", where, hint
+                )
+            return self._apply(WindowJoin(by=by, how=how, predicate=fits, window=window, where=where), right)
         if within is None:
             hint = 'say how near in time: within=("-5m", "1m")'
             raise InvalidQuery("join of two streams would keep all rows for ever", where, hint)

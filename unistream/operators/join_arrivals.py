@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import polars as pl
 
 from unistream.elements import MIN_TIME
 from unistream.graph import LATE
 from unistream.operators.base import Context, Output
-from unistream.operators.join_layout import PairAxis, Pairing
+from unistream.operators.join_layout import Pairing
 from unistream.operators.join_matching import TICK, in_order, key_code
 from unistream.operators.time_axis import least
 from unistream.state.backend import Cell
@@ -18,11 +19,32 @@ NO_TIME = "no event time"
 PASSED = "time has passed it: rows it should meet may be forgotten"
 
 
-class Arrivals:
-    """Knows where time stands. A row behind the watermark is late, on whichever side it comes."""
+class Axis(Protocol):
+    """Event times of both sides as whole ticks."""
 
-    def __init__(self, axis: PairAxis, pairing: Pairing, context: Context) -> None:
+    def ticks(self, frame: pl.DataFrame, side: int) -> pl.Series:
+        """The event time of each row of one side."""
+
+    def tick(self, micros: int) -> int:
+        """A moment in microseconds."""
+
+
+class Arrivals:
+    """Knows where time stands. A row that time has passed is late, on whichever side it comes.
+
+    `horizon` tells the earliest tick that is not passed when the watermark is at one; by default the same.
+    """
+
+    def __init__(
+        self,
+        axis: Axis,
+        pairing: Pairing,
+        context: Context,
+        horizon: Callable[[int], int] = lambda tick: tick,
+        reason: str = PASSED,
+    ) -> None:
         self._axis, self._pairing = axis, pairing
+        self._horizon, self._reason = horizon, reason
         self._context = context
         self._cell: Cell = context.state.cell("time")
         self.watermark: int = self._cell.get(MIN_TIME)
@@ -36,11 +58,11 @@ class Arrivals:
         """The rows that time has not passed, in order of time, with it and (of keys `by`) their code."""
         ticks = self._axis.ticks(frame, side).alias(TICK)
         rows = frame.hstack([key_code(frame, by), ticks] if by else [ticks])
-        horizon = self.tick
+        horizon = self._horizon(self.tick)
         first = least(ticks)
         if first is not None and first >= horizon and not ticks.null_count():
             return in_order(rows)
-        for reason, wrong in ((NO_TIME, ticks.is_null()), (PASSED, (ticks < horizon).fill_null(False))):
+        for reason, wrong in ((NO_TIME, ticks.is_null()), (self._reason, (ticks < horizon).fill_null(False))):
             if wrong.any():
                 late = frame.filter(wrong)
                 self._context.metrics.add("late", late.height)

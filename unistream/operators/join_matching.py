@@ -90,6 +90,23 @@ def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> 
             yield from _in_order(at[near], of[near])
 
 
+def equal_pairs(
+    left: pl.Series, right: pl.Series, pieces: tuple[pl.Series, pl.Series] | None = None
+) -> Iterator[Pairs]:
+    """Places of equal codes, and of equal `pieces` if these are given; ordered by place, some at a time."""
+    if pieces is None:
+        for at, of in equal_codes(left, right):
+            yield from _in_order(at, of)
+        return
+    plain = [(left.fill_null(0).to_numpy(), right.fill_null(0).to_numpy())]
+    plain += [(pieces[0].to_numpy(), pieces[1].to_numpy())]
+    for at, of in equal_codes(_mixed(left, pieces[0]), _mixed(right, pieces[1])):
+        same = np.ones(len(at), dtype=np.bool_)
+        for mine, theirs in plain:
+            same &= mine[at] == theirs[of]
+        yield from _in_order(at[same], of[same])
+
+
 def equal_codes(probe: pl.Series, kept: pl.Series) -> Iterator[Pairs]:
     """Places of equal codes, at most about `MOST_PAIRS` at a time."""
     wanted = probe.alias(CODE).to_frame().with_row_index(_AT)
@@ -124,13 +141,26 @@ def _in_order(at: Places, of: Places) -> Iterator[Pairs]:
 
 
 def _most_pairs(probe: pl.Series, kept: pl.Series) -> int:
-    """No more pairs than this can have equal codes: each kept row has at most the commonest code's rows."""
-    codes = np.sort((probe.drop_nulls() if probe.null_count() else probe).to_numpy())
-    if not len(codes):
-        return 0
-    edges = np.flatnonzero(codes[1:] != codes[:-1])
-    ends = np.concatenate(([-1], edges, [len(codes) - 1]))
-    return int((ends[1:] - ends[:-1]).max()) * len(kept)
+    """No more pairs than this have equal codes.
+
+    Each kept row meets at most the rows of the commonest code; where that says too little, the sum of
+    products is bounded by the sums of squares (Cauchy and Schwarz).
+    """
+    rows = _runs(probe)
+    most = int(rows.max(initial=0)) * len(kept)
+    if most <= MOST_PAIRS:
+        return most
+    others = _runs(kept)
+    return min(most, int(np.sqrt(float(rows @ rows) * float(others @ others))) + 1)
+
+
+def _runs(codes: pl.Series) -> Places:
+    """How often each code occurs."""
+    known = np.sort((codes.drop_nulls() if codes.null_count() else codes).to_numpy())
+    edges = np.flatnonzero(known[1:] != known[:-1])
+    ends = np.concatenate(([-1], edges, [len(known) - 1]))
+    runs: Places = np.diff(ends)
+    return runs
 
 
 def _by_time_too(
