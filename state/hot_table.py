@@ -12,6 +12,7 @@ from unistream.errors import StateError
 from unistream.state.array_space import IN_MEMORY, ArraySpace
 from unistream.state.backend import KeyedTable, RowIds
 from unistream.state.columns import ArrayColumn, make_column
+from unistream.state.distinct import distinct
 from unistream.state.key_index import make_key_index
 
 SMALLEST = 64
@@ -94,8 +95,8 @@ class HotTable(KeyedTable):
         if not len(rows):
             return
         ascending = bool((rows[1:] > rows[:-1]).all())  # as most callers have them: no need to sort
-        distinct = ascending or len(np.unique(rows)) == len(rows)
-        if not distinct or not self._state.take(rows).all():
+        each_once = ascending or len(distinct(rows)) == len(rows)
+        if not each_once or not self._state.take(rows).all():
             raise StateError("A row is deleted twice", hint="row ids are valid until their row is deleted")
         stored = rows[(self._state.take(rows) & STORED) != 0]
         if len(stored):

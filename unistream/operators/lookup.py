@@ -17,6 +17,7 @@ from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.join_matching import columns_of
 from unistream.operators.lookup_index import RowsByKey
 from unistream.operators.lookup_tables import AskedTable, Asker, LookupTable, WholeTable
+from unistream.state.distinct import starts_of_runs
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class _Lookup(Operator):
         at, of = self._index.places(ids, known, keep_all=self._spec.how == "left")
         rows = frame if len(at) == frame.height and self._spec.how == "left" else frame[at]
         if self._spec.how == "inner":
-            self._context.metrics.add("filtered", frame.height - len(np.unique(at)))
+            self._context.metrics.add("filtered", frame.height - int(starts_of_runs(at).sum()))
         if self._values:
             rows = columns_of(rows.hstack(self._index.values(of)), self._columns)
         out.emit(rows, batch.split)

@@ -19,6 +19,7 @@ from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.accumulators import Accumulators, Mask
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
+from unistream.state.distinct import distinct
 
 _ORDERLESS = ("sum", "min", "max")
 _COUNT = "__count"
@@ -151,7 +152,7 @@ class _Folded(Operator):
         coming, going = self._partials(frame.filter(comes)), self._partials(frame.filter(~comes))
         _, came, made = state.place(coming)
         _, went, made_to_go = state.place(going)
-        rows = np.unique(np.concatenate([came, went]))
+        rows = distinct(np.concatenate([came, went]))
         new = np.isin(rows, np.concatenate([came[made], went[made_to_go]]))
         state.clear(rows[new])
         before = state.states(rows)
