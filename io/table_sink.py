@@ -174,6 +174,13 @@ class TableSink(Sink):
             for place in token["rows"]:
                 forget(place)
 
+    def recover(self, tokens: Sequence[Token], context: WriterContext) -> None:
+        """Commit the rows of the restored checkpoint, if the crash came before that; drop what came later."""
+        if tokens:
+            with self.database.session("preparing the table") as connection:
+                connection.make_commits()
+        super().recover(tokens, context)
+
     def abort(self, context: WriterContext) -> None:
         """Remove what was staged and will not be committed."""
         self.staged(context).clear()
@@ -207,8 +214,6 @@ class TableSink(Sink):
     def _commit(self, connection: Connection, token: dict[str, Any]) -> None:
         job, subtask, checkpoint = token["job"], int(token["subtask"]), int(token["checkpoint"])
         kept = bool(token["kept"])
-        if kept:
-            connection.make_commits()
         with connection.transaction():
             if kept and checkpoint <= (connection.last_commit(job, subtask) or 0):
                 return

@@ -70,7 +70,7 @@ def to_parquet(source: us.Stream, output: Path) -> us.Job:
 def to_tables(source: us.Stream, folder: Path, kind: str) -> us.Job:
     """The same in a database, where the running aggregate keeps one row for each key."""
     answers = results(source) | {"changes": totals(source)}
-    url = f"{kind}:///{folder}/answers.db"
+    url = kind if "://" in kind else f"{kind}:///{folder}/answers.db"
     return us.job(*(stream.sink_table(url, name) for name, stream in answers.items()))
 
 
@@ -92,10 +92,7 @@ def with_checkpoints_at(url: str, source: str, folder: str) -> int:
 def into_tables(source: str, folder: str, every: str, tick_rows: int, kind: str) -> int:
     """The job that writes to a database."""
     settings = us.Settings(tick_rows=tick_rows, queue_chunks=4, whole_query=False)
-    answers = results(us.scan_parquet(Path(source) / "*.parquet"))
-    answers["changes"] = totals(us.scan_parquet(Path(source) / "*.parquet"))
-    url = f"{kind}:///{folder}/answers.db"
-    job = us.job(*(stream.sink_table(url, name) for name, stream in answers.items()))
+    job = to_tables(us.scan_parquet(Path(source) / "*.parquet"), Path(folder), kind)
     return job.run(checkpoint=Path(folder) / "ckpt", every=every, settings=settings, progress=False).rows_in
 
 
@@ -104,7 +101,9 @@ def in_tables(folder: Path, kind: str) -> dict[str, pl.DataFrame]:
     database = str(folder / "answers.db")
     found = {}
     for name in RESULTS:
-        if kind == "duckdb":
+        if "://" in kind:
+            found[name] = in_postgres(kind, name)
+        elif kind == "duckdb":
             with duckdb.connect(database, read_only=True) as connection:
                 found[name] = pl.DataFrame(connection.sql(f"SELECT * FROM {name}").to_arrow_table())
         else:
@@ -116,6 +115,25 @@ def in_tables(folder: Path, kind: str) -> dict[str, pl.DataFrame]:
     if found["windows"].schema["window_start"] == pl.String:
         found["windows"] = found["windows"].with_columns(start.str.to_datetime(time_unit="us"))
     return found
+
+
+def in_postgres(url: str, name: str) -> pl.DataFrame:
+    """The rows of a table of a server."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        cursor = connection.execute(f"SELECT * FROM {name}".encode())
+        columns = [column.name for column in cursor.description or ()]
+        return pl.DataFrame(cursor.fetchall(), schema=columns, orient="row")
+
+
+def clear_postgres(url: str) -> None:
+    """As before the first job."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in RESULTS:
+            connection.execute(f"DROP TABLE IF EXISTS {name}".encode())
 
 
 def check_tables(rows: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:

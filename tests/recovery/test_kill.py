@@ -12,6 +12,7 @@ from recovery_jobs import (
     RESULTS,
     check_all,
     check_tables,
+    clear_postgres,
     in_tables,
     make_rows,
     write_input,
@@ -56,6 +57,8 @@ class Siege:
     def _round(self, folder: Path, random: Random, most: int, number: int) -> int:
         rows = make_rows(self.rows, seed=number)
         write_input(folder / "in", rows, files=12)
+        if "://" in self.tables:
+            clear_postgres(self.tables)
         killed = 0
         while not self._once(folder, random if killed < most else None):
             killed += 1
@@ -100,6 +103,17 @@ def test_fifty_kills_of_a_job_that_writes_files(forks: Forks) -> None:
 
 def test_fifty_kills_of_a_job_that_writes_tables(forks: Forks) -> None:
     Siege(forks, "sqlite").run(kills=50, seed=2)
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_a_job_that_writes_to_a_server(forks: Forks, postgres: str) -> None:
+    Siege(forks, postgres).run(kills=50, seed=3)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(10))
+def test_a_thousand_kills_with_a_server(forks: Forks, postgres: str, seed: int) -> None:
+    Siege(forks, postgres).run(kills=100, seed=200 + seed)
 
 
 @pytest.mark.nightly
