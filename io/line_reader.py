@@ -19,6 +19,12 @@ logger = logging.getLogger(__name__)
 FIRST_BYTES = 128 << 10
 """Read at first, before the length of rows is known."""
 
+MANY_FILES = 1000
+"""With more files waiting, which ones wait is told anew only now and then: telling takes a step for each."""
+
+RENEWED_EVERY = 64
+"""Files that are begun in between."""
+
 
 class LineReader(Reader):
     """Whole files in the order of their names, or with a watch as they become whole.
@@ -38,6 +44,8 @@ class LineReader(Reader):
         self._queue: deque[FileEntry] = deque()
         self._watch: FileWatch | None = None
         self._file: _OpenFile | None = None
+        self._opened = 0
+        self._pending: dict[str, int | None] = {}
         self._row_bytes = 0.0
         self._read_bytes = 0
         self._total_bytes = 0
@@ -60,6 +68,9 @@ class LineReader(Reader):
             if not self._queue:
                 return self._nothing_to_read()
             self._file = self._open(self._queue.popleft())
+            self._opened += 1
+            if len(self._queue) < MANY_FILES or self._opened % RENEWED_EVERY == 0:
+                self._renew_pending()
         chunk = self._file.next_chunk(self._unit(max_rows))
         rows = chunk.frame.height
         if rows:
@@ -71,7 +82,7 @@ class LineReader(Reader):
         return chunk
 
     def pending(self) -> Mapping[str, int | None]:
-        return {entry.split: None for entry in list(self._queue)}
+        return self._pending
 
     def backlog(self) -> Backlog:
         file = self._file
@@ -98,8 +109,15 @@ class LineReader(Reader):
 
     def _add(self, entries: list[FileEntry]) -> None:
         begun_first = sorted(entries, key=lambda entry: entry.split not in self._begun)
+        if not entries:
+            return
         self._queue.extend(begun_first)
+        self._renew_pending()
         self._total_bytes += sum(entry.size for entry in entries)
+
+    def _renew_pending(self) -> None:
+        # Handed out as it is and kept by others: made anew, never changed.
+        self._pending = {entry.split: None for entry in self._queue}
 
     def _resumed(self, listing: Listing) -> list[FileEntry]:
         """Files that were begun before a restart; the watch does not hand them out again."""

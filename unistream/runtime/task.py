@@ -96,6 +96,8 @@ class SourceTask(Task):
         self.positions = dict(positions)
         self._replays = replays
         self.listeners: list[Operator] = []
+        self._pending: Mapping[str, int | None] = {}
+        self._named_pending: dict[str, int | None] = {}
         self.took = False
         self.paused = False
         self._limits = limits
@@ -147,12 +149,17 @@ class SourceTask(Task):
     def _tell(self, ended: Sequence[str]) -> None:
         if not self.listeners:
             return
-        pending = {self._named(split): least for split, least in self.feed.pending().items()}
+        pending = self.feed.pending()
+        if pending is not self._pending:  # with many files waiting it stays the same for a while
+            self._pending = pending
+            self._named_pending = {self._named(split): least for split, least in pending.items()}
         for operator in self.listeners:
-            operator.on_splits(self.vertex.id, pending, ended)
+            operator.on_splits(self.vertex.id, self._named_pending, ended)
 
     def listen(self, operator: Operator) -> None:
-        """The operator keeps time per split: it has to know of this source before rows come."""
+        """An operator that keeps time per split has to know of this source before rows come."""
+        if type(operator).on_splits is Operator.on_splits:
+            return
         self.listeners.append(operator)
         operator.on_splits(self.vertex.id, {}, [])
 
