@@ -99,10 +99,12 @@ class Meter:
 
     def _share_done(self, sources: list[SourceProgress]) -> float | None:
         """Never back, and 1 at last: counts are taken while a source reads, shares of files are rounded."""
-        share = 1.0 if sources and all(source.ended for source in sources) else _share_done(sources)
-        if share is not None:
-            share = self._most_done = max(self._most_done, share)
-        return share
+        share = _share_done(sources)
+        if share is None:
+            return None
+        over = all(source.ended for source in sources)
+        self._most_done = 1.0 if over else max(self._most_done, share)
+        return self._most_done
 
     def _of(self, kind: type[T]) -> list[T]:
         return [task for task in self._tasks if isinstance(task, kind)]
