@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unistream.errors import InvalidSettings
+from unistream.errors import ConnectorError, InvalidSettings
 from unistream.expressions.schema import Changes
 from unistream.io.base import Sink, Writer, WriterContext
 from unistream.io.memory import spell_changes
@@ -51,13 +51,26 @@ class ConsoleSink(Sink):
         return {"style": self.style, "rows": str(self.rows)}
 
 
+class _Printer(Console):
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the process, which is not ours, as its base does."""
+        raise BrokenPipeError
+
+
 class _ConsoleWriter(Writer):
     def __init__(self, sink: ConsoleSink) -> None:
         self._sink = sink
         self._stream = sink.to or sys.stdout
-        self._console = Console(file=self._stream, highlight=False)
+        self._console = _Printer(file=self._stream, highlight=False)
 
     def write(self, frame: pl.DataFrame) -> None:
+        try:
+            self._print(frame)
+        except BrokenPipeError as error:
+            hint = "whoever read it has ended, as `| head` does: stop the job instead, or write to files"
+            raise ConnectorError("Nobody reads what is printed any more", hint=hint) from error
+
+    def _print(self, frame: pl.DataFrame) -> None:
         shown = spell_changes(frame.head(self._sink.rows))
         if self._sink.style == "table":
             self._console.print(_table(shown, self._sink.title))
