@@ -149,7 +149,7 @@ def test_join_asof_gives_the_same_rows_however_they_arrive(strategy: str) -> Non
         (lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", how="outer"), "one of inner, left"),
         (
             lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", within="5s", window=us.tumbling("1m")),
-            "not by both",
+            "one of within= and window=, not both",
         ),
         (
             lambda: TIMED_VIEWS.join(TIMED_CLICKS, on="user", window=us.session("1m")),

@@ -16,6 +16,7 @@ from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.interval_join import IntervalJoin
 from unistream.operators.lookup import Lookup
+from unistream.operators.regular_join import RegularJoin
 from unistream.operators.versioned_join import VersionedJoin
 from unistream.operators.window_join import WindowJoin
 from unistream.operators.windows import AlignedWindow, Window
@@ -49,10 +50,12 @@ class Joins:
         how: Literal["inner", "left", "right", "full", "semi", "anti"] = "inner",
         within: Within | None = None,
         window: Window | None = None,
+        ttl: Duration | None = None,
+        unbounded: bool = False,
         predicate: pl.Expr | None = None,
         suffix: str = "_right",
     ) -> Stream:
-        """Rows of two streams with equal keys side by side, as far as their times are near each other.
+        """Rows of two streams with equal keys side by side: all, or those near in time or in one window.
 
         `within=("-5m", "1m")`: the row of `other` may be five minutes earlier to one minute later than this
         one; one length means either way. Nothing is kept longer than that, and a row without a partner
@@ -63,9 +66,14 @@ class Joins:
         `window=us.tumbling("10s")`: both rows are in the same window; pairs, and rows without a partner in
         it, come when it closes, with `window_start` and `window_end`.
 
+        With neither, all rows are joined, and streams that update are followed: results are taken back and
+        corrected. Both sides are kept, so streams without end need `ttl="1d"`, after which a row is
+        forgotten (by event time when both have it, by the clock otherwise) while its results stand, or
+        `unbounded=True`. Such a result has no event time.
+
         Key columns come once, under the name they have here; a column of `other` whose name is taken gets
-        `suffix`. Null keys match nothing. The result's event time is `join_time`, the later of the two,
-        or the last moment of the window.
+        `suffix`. Null keys match nothing. The result's event time is `join_time`, the later of the two
+        (`within`), or the last moment of the window.
 
         >>> import polars as pl, unistream as us
         >>> views = us.from_frame({"user": ["a", "b"], "t": [10, 20]}).with_event_time("t", unit="s")
@@ -76,27 +84,23 @@ class Joins:
         [('a', 10, 12, 12), ('b', 20, None, 20)]
         >>> views.join(clicks, on="user", window=us.tumbling("10s")).collect().rows()
         [('a', 10, 12, 10, 20)]
+        >>> views.join(clicks, on="user", how="anti").collect().rows()
+        []
         """
         where = user_location()
         by, right = _sides(self._node, other, (on, left_on, right_on), "join", suffix, where)
         fits = _predicate(self._node.schema, right._node.schema, predicate, where)
-        if within is not None and window is not None:
-            hint = "within= for rows near each other, window= for rows in one window"
-            raise InvalidQuery("join goes by within= or by window=, not by both", where, hint)
+        shared: dict[str, Any] = {"by": by, "how": how, "predicate": fits, "where": where}
+        _one_bound(within, window, ttl, unbounded, where)
         if window is not None:
-            if not isinstance(window, AlignedWindow):
-                kind = window.kind if isinstance(window, Window) else type(window).__name__
-                hint = "us.tumbling, us.sliding or us.cumulating; for rows near each other within=(...)"
-                raise InvalidQuery(
-                    f"join takes windows that are the same for all keys, not {kind}", where, hint
-                )
-            return self._apply(WindowJoin(by=by, how=how, predicate=fits, window=window, where=where), right)
-        if within is None:
-            hint = 'say how near in time: within=("-5m", "1m")'
-            raise InvalidQuery("join of two streams would keep all rows for ever", where, hint)
-        low, high = _interval(within, where)
-        spec = IntervalJoin(by=by, how=how, predicate=fits, low=low, high=high, where=where)
-        return self._apply(spec, right)
+            return self._apply(WindowJoin(window=_aligned(window, where), **shared), right)
+        if within is not None:
+            low, high = _interval(within, where)
+            return self._apply(IntervalJoin(low=low, high=high, **shared), right)
+        length = None if ttl is None else microseconds(ttl, "ttl")
+        if length is not None and length <= 0:
+            raise InvalidQuery(f"ttl={ttl!r} is not longer than nothing", where, 'as in ttl="1d"')
+        return self._apply(RegularJoin(ttl=length, unbounded=unbounded, **shared), right)
 
     def join_asof(
         self,
@@ -300,6 +304,32 @@ def _predicate(
         raise InvalidQuery(f"The predicate of join looks at one pair at a time, and {why}", where, why.hint)
     output_schema("filter", [found], both, "the predicate of join", where)
     return found
+
+
+def _one_bound(
+    within: Within | None, window: Window | None, ttl: Duration | None, unbounded: bool, where: str | None
+) -> None:
+    given = [
+        name
+        for name, said in (
+            ("within=", within is not None),
+            ("window=", window is not None),
+            ("ttl=", ttl is not None),
+            ("unbounded=True", unbounded),
+        )
+        if said
+    ]
+    if len(given) > 1:
+        hint = "within= for rows near each other, window= for rows in one window, ttl= to forget rows in time"
+        raise InvalidQuery(f"join takes one of {' and '.join(given)}, not both", where, hint)
+
+
+def _aligned(window: Any, where: str | None) -> AlignedWindow:
+    if isinstance(window, AlignedWindow):
+        return window
+    kind = window.kind if isinstance(window, Window) else type(window).__name__
+    hint = "us.tumbling, us.sliding or us.cumulating; for rows near each other within=(...)"
+    raise InvalidQuery(f"join takes windows that are the same for all keys, not {kind}", where, hint)
 
 
 def _interval(within: Within, where: str | None) -> tuple[int, int]:
