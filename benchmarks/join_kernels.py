@@ -81,7 +81,9 @@ def interval(how: str = "inner") -> None:
                 operator.process(Batch(part, 1), out)
             ticks = [rows_of(LEFT, size, keys + at, (300, 320)) for at in range(20)]
 
-            def probe(operator: Operator = operator, ticks: list[pl.DataFrame] = ticks) -> float:
+            def probe(
+                operator: Operator = operator, ticks: list[pl.DataFrame] = ticks, out: Rows = out
+            ) -> float:
                 out.count = 0
                 took = []
                 for tick in ticks:
@@ -101,7 +103,8 @@ def interval(how: str = "inner") -> None:
             base = best(plain, 10)
             print(
                 f"interval {how}, {keys:>9,} keys, ticks of {size:>7,}: {size / took / 1e6:5.1f} M rows/s,"
-                f" ratio {base / took:.2f} of Polars' join with just the rows near; {out.count / 20 / size:.2f} pairs a row"
+                f" ratio {base / took:.2f} of Polars' join with just the rows near;"
+                f" {out.count / 20 / size:.2f} pairs a row"
             )
 
 
