@@ -17,6 +17,7 @@ from unistream.io.format_base import checked_policy
 from unistream.io.format_inference import infer_csv, infer_ndjson
 from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
 from unistream.io.frames import as_schema
+from unistream.io.hive import WithFolderColumns, folder_columns
 from unistream.io.line_cutter import LineCutter
 from unistream.io.line_reader import LineReader
 from unistream.io.line_split import LineOptions
@@ -37,7 +38,8 @@ class LineFileSource(Source):
     Bounded by default: the files that are there when it is opened, in the order of their names.
     `watch=True` goes on with new files, each once, when they have stopped growing. `tail=True` follows
     files that grow, through rotation (by renaming or by truncation) and takes up new ones; a last line
-    waits for its newline.
+    waits for its newline. `hive` reads `key=value` folders as typed columns (None: if every file lies in
+    some; never when files are followed).
 
     A position is the byte and line behind the last whole row, so that after a crash exactly the remaining
     rows are read. A row that cannot be read fails the job, is skipped or collected, as `on_error` says; a
@@ -56,12 +58,14 @@ class LineFileSource(Source):
         watch: bool = False,
         tail: bool = False,
         poll: Duration = "1s",
+        hive: bool | None = None,
         on_error: str = "fail",
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         plain = tuple(self.suffixes)
         packed = tuple(suffix + end for suffix in plain for end in COMPRESSED)
-        self.listing = Listing.of(paths, () if not plain else plain if tail else plain + packed)
+        suffixes = () if not plain else plain if tail else plain + packed
+        self.listing = Listing.of(paths, suffixes, False if tail else hive)
         self.watch, self.tail = watch, tail
         self.poll_seconds = seconds(poll, "poll")
         self.on_error = checked_policy(on_error)
@@ -75,7 +79,7 @@ class LineFileSource(Source):
         self.format = self._make_format()
 
     def __setattr__(self, name: str, value: object) -> None:
-        if "format" in self.__dict__:
+        if "format" in self.__dict__ and not name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} is frozen; make a new one to change {name!r}")
         super().__setattr__(name, value)
 
@@ -88,18 +92,23 @@ class LineFileSource(Source):
         return not (self.watch or self.tail)
 
     def schema(self) -> pl.Schema:
-        return self.format.columns
+        return pl.Schema({**self.format.columns, **self._folder_columns})
 
     @property
     def pushes(self) -> frozenset[str]:
         return frozenset({"columns"})
 
     def open(self, positions: Mapping[str, Position], request: Request) -> Reader:
-        options = LineOptions(self.name, self.format, self.on_error, self.max_line_bytes, request.columns)
+        folders = self._folder_columns
+        wanted = tuple(self.schema()) if request.columns is None else request.columns
+        in_files = tuple(name for name in wanted if name not in folders) or tuple(self.format.columns)[:1]
+        columns = None if request.columns is None else in_files
+        options = LineOptions(self.name, self.format, self.on_error, self.max_line_bytes, columns)
         if self.tail:
             return TailReader(self.listing, options, positions, request.clock, self.poll_seconds)
         watch = (request.clock, self.poll_seconds) if self.watch else None
-        return LineReader(self.listing, options, positions, watch)
+        reader = LineReader(self.listing, options, positions, watch)
+        return WithFolderColumns(reader, folders, wanted) if folders else reader
 
     def describe(self) -> dict[str, str]:
         mode = "follow" if self.tail else "watch" if self.watch else "read once"
@@ -109,6 +118,14 @@ class LineFileSource(Source):
             "mode": mode,
             "on_error": self.on_error,
         }
+
+    @cached_property
+    def _folder_columns(self) -> pl.Schema:
+        """Columns that stand in the names of folders and not in the files."""
+        if self.listing.hive is False:
+            return pl.Schema()
+        found = folder_columns(self.listing, self.listing.find(required=False))
+        return pl.Schema({name: kind for name, kind in found.items() if name not in self.format.columns})
 
     @cached_property
     def _key(self) -> Hashable:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import accumulate
@@ -19,21 +17,6 @@ from unistream.errors import DataError
 from unistream.location import user_location
 
 MAGIC = b"PAR1"
-
-
-def _whole_number(text: str) -> int:
-    """A 64-bit number as Python and Polars both read it: no blank, plus, underscore or other digits."""
-    if re.fullmatch(r"-?[0-9]{1,19}", text) and -(1 << 63) <= int(text) < 1 << 63:
-        return int(text)
-    raise ValueError(text)
-
-
-FOLDER_VALUES: dict[pl.DataType, Callable[[str], Any]] = {
-    pl.Int64(): _whole_number,
-    pl.Date(): date.fromisoformat,
-    pl.String(): str,
-}
-"""Types of folder columns, the narrowest first, and how each reads its text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,16 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from unistream.durations import seconds
 from unistream.errors import DataError, UnistreamError
 from unistream.io.base import REJECTED_SCHEMA, Backlog, Chunk, Exhausted, Position, Reader, Request, Wait
+from unistream.io.hive import folder_value, folder_values
 from unistream.io.listing import FileEntry, FileWatch, Stamp
 from unistream.io.parquet_footer import (
-    FOLDER_VALUES,
     Footer,
     broken,
     check_same_columns,
@@ -169,20 +169,9 @@ class ParquetReader(Reader):
             raise broken(entry.path, error) from error
         scan = pl.scan_parquet(entry.path, glob=False, hive_partitioning=False)
         if source.folder_columns:
-            scan = scan.with_columns(self._folder_values(entry))
+            scan = scan.with_columns(folder_values(source.folder_columns, entry.partition, entry.path))
         scan = scan.select(source.schema().names())
         return _File(entry, footer, self._begun.pop(entry.split, 0), scan)
-
-    def _folder_values(self, entry: FileEntry) -> list[pl.Expr]:
-        kinds, values = self._source.folder_columns, entry.partition
-        if values.keys() != kinds.keys():
-            raise DataError(
-                f"{entry.path} lies in folders for {list(values)}, the first file in ones for {list(kinds)}",
-                hint="all files of a source with Hive folders lie at the same depth; hive=False ignores them",
-            )
-        return [
-            pl.lit(_parsed(values[name], kind, entry.path), kind).alias(name) for name, kind in kinds.items()
-        ]
 
     def _reject(self, entry: FileEntry, row: int, error: UnistreamError) -> Chunk:
         """What `on_error` says about a file that cannot be read (any further)."""
@@ -267,7 +256,7 @@ class ParquetReader(Reader):
         try:
             if column in self._source.folder_columns:
                 kind = self._source.folder_columns[column]
-                return to_micros(_parsed(entry.partition.get(column), kind, entry.path))
+                return to_micros(folder_value(entry.partition.get(column), kind, entry.path))
             return read_footer(entry.path, column).least_time
         except (DataError, OSError):
             return None  # told when the file is begun
@@ -275,13 +264,3 @@ class ParquetReader(Reader):
 
 def _position(entry: FileEntry, row: int) -> list[int]:
     return [row, *entry.stamp]
-
-
-def _parsed(value: str | None, kind: Any, path: str) -> Any:
-    try:
-        return None if value is None else FOLDER_VALUES[kind](value)
-    except ValueError as error:
-        raise DataError(
-            f"{path} lies in a folder with {value!r}, which is no {kind}",
-            hint="the type comes from the folders there were at the start; hive=False ignores folders",
-        ) from error

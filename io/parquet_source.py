@@ -12,8 +12,9 @@ import polars as pl
 from unistream.durations import Duration, seconds
 from unistream.errors import ConnectorError, InvalidSettings
 from unistream.io.base import Position, Reader, Request, Source
+from unistream.io.hive import folder_columns
 from unistream.io.listing import HIVE_NULL, FileEntry, Listing, Paths
-from unistream.io.parquet_footer import FOLDER_VALUES, check_same_columns, has_footer, read_schema
+from unistream.io.parquet_footer import check_same_columns, has_footer, read_schema
 from unistream.location import user_location
 
 OnError = Literal["fail", "skip", "collect"]
@@ -130,28 +131,10 @@ class ParquetSource(Source):
     @cached_property
     def folder_columns(self) -> pl.Schema:
         """Columns that stand in the names of folders."""
-        entries = self.listing.find(required=not self.watch)
-        if not self.listing.has_hive_folders(entries):
-            return pl.Schema()
-        names = list(self.first_file.partition)
-        return pl.Schema({name: _kind([entry.partition.get(name) for entry in entries]) for name in names})
+        return folder_columns(self.listing, self.listing.find(required=not self.watch))
 
 
 def _polars_reads(entry: FileEntry) -> bool:
     """Whether Polars takes the same from its folders: it leaves keys escaped and escaped nulls null."""
     keys = (folder.partition("=")[0] for folder in entry.split.split("/")[:-1])
     return not any("%" in key for key in keys) and HIVE_NULL not in entry.partition.values()
-
-
-def _kind(values: list[str | None]) -> pl.DataType:
-    """The narrowest of integer, date and text that holds all values of a folder column."""
-    known = {value for value in values if value is not None}
-    for kind, parse in FOLDER_VALUES.items():
-        try:
-            for value in known:
-                parse(value)
-        except ValueError:
-            continue
-        if known:
-            return kind
-    return pl.String()

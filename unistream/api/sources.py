@@ -81,11 +81,15 @@ def scan_csv(
     watch: bool = False,
     tail: bool = False,
     poll: Duration = "1s",
+    hive: bool | None = None,
     on_error: OnError = "fail",
+    max_line_bytes: int = 1 << 20,
 ) -> Stream:
     """Rows of CSV files, also gzip or zstd; without `schema` types are inferred from the first rows.
 
-    `watch=True` picks up new files, `tail=True` follows growing ones through rotation.
+    `watch=True` picks up new files, `tail=True` follows growing ones through rotation. `key=value` folders
+    become columns when every file lies in some (`hive` says so or forbids it). A line longer than
+    `max_line_bytes` counts as one that cannot be read.
 
     >>> import pathlib, tempfile, unistream as us
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -105,7 +109,9 @@ def scan_csv(
             watch=watch,
             tail=tail,
             poll=poll,
+            hive=hive,
             on_error=on_error,
+            max_line_bytes=max_line_bytes,
         )
     )
 
@@ -117,7 +123,9 @@ def scan_ndjson(
     watch: bool = False,
     tail: bool = False,
     poll: Duration = "1s",
+    hive: bool | None = None,
     on_error: OnError = "fail",
+    max_line_bytes: int = 1 << 20,
 ) -> Stream:
     """Rows of files with one JSON object a line, also gzip or zstd; options as for `scan_csv`.
 
@@ -129,7 +137,18 @@ def scan_ndjson(
     """
     from unistream.io.line_files import NdjsonSource
 
-    return scan(NdjsonSource(paths, schema=schema, watch=watch, tail=tail, poll=poll, on_error=on_error))
+    return scan(
+        NdjsonSource(
+            paths,
+            schema=schema,
+            watch=watch,
+            tail=tail,
+            poll=poll,
+            hive=hive,
+            on_error=on_error,
+            max_line_bytes=max_line_bytes,
+        )
+    )
 
 
 def scan_text(
@@ -139,7 +158,9 @@ def scan_text(
     watch: bool = False,
     tail: bool = False,
     poll: Duration = "1s",
+    hive: bool | None = None,
     on_error: OnError = "fail",
+    max_line_bytes: int = 1 << 20,
 ) -> Stream:
     """Lines of text files as one column, also gzip or zstd; options as for `scan_csv`.
 
@@ -151,7 +172,18 @@ def scan_text(
     """
     from unistream.io.line_files import TextSource
 
-    return scan(TextSource(paths, column=column, watch=watch, tail=tail, poll=poll, on_error=on_error))
+    return scan(
+        TextSource(
+            paths,
+            column=column,
+            watch=watch,
+            tail=tail,
+            poll=poll,
+            hive=hive,
+            on_error=on_error,
+            max_line_bytes=max_line_bytes,
+        )
+    )
 
 
 def scan_socket(

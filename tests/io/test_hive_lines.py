@@ -1,0 +1,60 @@
+"""Folders that our sinks of lines make are read back as columns."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import unistream as us
+
+ROWS = pl.DataFrame(
+    {
+        "n": [1, 2, 3, 4, 5],
+        "day": [date(2026, 1, 1), date(2026, 1, 2), None, date(2026, 1, 1), date(2026, 1, 2)],
+        "city": ["Köln", "a/b", "x=y", "", "a/b"],
+    }
+)
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+def test_what_is_written_is_read(tmp_path: Path, form: str) -> None:
+    stream = us.from_frame(ROWS)
+    getattr(stream, f"sink_{form}")(tmp_path / "out", partition_by=["day", "city"]).run(progress=False)
+    read = getattr(us, f"scan_{form}")(tmp_path / "out")
+    assert read.schema == ROWS.schema
+    assert read.collect().sort("n").equals(ROWS)
+    assert read.select("city").collect().sort("city")["city"].to_list() == sorted(ROWS["city"])
+    some = read.filter(pl.col("day") == date(2026, 1, 1)).select("n", "day").collect()
+    assert sorted(some["n"]) == [1, 4]
+
+
+def test_folders_can_be_left_alone(tmp_path: Path) -> None:
+    us.from_frame(ROWS).sink_ndjson(tmp_path / "out", partition_by="day").run(progress=False)
+    assert us.scan_ndjson(tmp_path / "out", hive=False).columns == ["n", "city"]
+    assert us.scan_ndjson(tmp_path / "out", tail=True).columns == ["n", "city"]
+
+
+def test_a_column_of_the_file_wins(tmp_path: Path) -> None:
+    folder = tmp_path / "n=7"
+    folder.mkdir()
+    (folder / "x.csv").write_text("n,m\n1,2\n")
+    assert us.scan_csv(tmp_path).collect().rows() == [(1, 2)]
+
+
+def test_a_watched_folder_gives_its_columns(tmp_path: Path) -> None:
+    us.from_frame(ROWS).sink_csv(tmp_path / "out", partition_by="day").run(progress=False)
+    found = us.scan_csv(tmp_path / "out", watch=True, poll="50ms").collect(until="available")
+    assert found.select(ROWS.columns).sort("n").equals(ROWS)
+
+
+def test_a_file_in_another_kind_of_folder_is_told(tmp_path: Path) -> None:
+    for name in ("day=2026-01-01", "day=soon"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "day=2026-01-01" / "x.csv").write_text("n\n1\n")
+    stream = us.scan_csv(tmp_path)
+    (tmp_path / "day=soon" / "x.csv").write_text("n\n1\n")
+    with pytest.raises(us.JobFailed, match="'soon', which is no Date"):
+        stream.collect()
