@@ -7,6 +7,7 @@ its position from the arguments of `open`.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,7 +175,8 @@ class WriterContext:
 
     `job_id` is stable over restarts of one job and different between jobs; names made of it, `subtask`
     and a checkpoint id can be found again after a crash. `checkpoints` is false when the job keeps none:
-    then `due` decides when rows are committed.
+    then `due` decides when rows are committed. `stopping` is set once the user wants the job to end: what
+    can only be waited for is given up within a second.
     """
 
     job_id: str
@@ -184,6 +186,7 @@ class WriterContext:
     checkpoints: bool = False
     bounded: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
 class Writer(ABC):

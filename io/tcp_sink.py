@@ -24,6 +24,9 @@ from unistream.location import user_location
 
 logger = logging.getLogger(__name__)
 
+STOP_SECONDS = 0.5
+"""How long a job that is being stopped waits for the other side."""
+
 _STEP = 0.05
 _CONNECT_SECONDS = 3.0
 _SEND_BYTES = 256 << 10
@@ -99,8 +102,8 @@ class TcpSink(Sink):
         line_format = self._line_format(context.schema.columns)
         clock = context.options.get("clock", SystemClock())
         if self.listen:
-            return _Broadcaster(self, line_format, clock)
-        return _Sender(self, line_format, clock)
+            return _Broadcaster(self, line_format, clock, context.stopping)
+        return _Sender(self, line_format, clock, context.stopping)
 
     def describe(self) -> dict[str, str]:
         name = self.format if isinstance(self.format, str) else self.format.name
@@ -163,8 +166,9 @@ class _Outbox:
 class _Sender(TcpWriter):
     """Sends to one server; what the network does not take at once goes with the next call."""
 
-    def __init__(self, sink: TcpSink, line_format: Format, clock: Clock) -> None:
+    def __init__(self, sink: TcpSink, line_format: Format, clock: Clock, stopping: threading.Event) -> None:
         super().__init__(line_format)
+        self._stopping = stopping
         self.address = sink.address
         self._buffer_bytes = sink.buffer_bytes
         self._timeout = sink.timeout
@@ -192,6 +196,9 @@ class _Sender(TcpWriter):
         while self._outbox.nbytes > nbytes:
             if self._push():
                 since = self._clock.steady()
+            elif self._stopping.is_set() and self._clock.steady() - since > STOP_SECONDS:
+                logger.warning("%s: %s bytes were not sent before the end", self.address, self._outbox.nbytes)
+                self._outbox = _Outbox()
             elif self._clock.steady() - since > self._timeout:
                 reason = self._backoff.reason or f"{self.address} does not read what it is sent"
                 problem = f"No row could be sent to {self.address} for {self._timeout:g} s: {reason}"
@@ -247,8 +254,9 @@ class _Sender(TcpWriter):
 class _Broadcaster(TcpWriter):
     """Sends to all who are connected; each has a buffer of its own."""
 
-    def __init__(self, sink: TcpSink, line_format: Format, clock: Clock) -> None:
+    def __init__(self, sink: TcpSink, line_format: Format, clock: Clock, stopping: threading.Event) -> None:
         super().__init__(line_format)
+        self._stopping = stopping
         self._buffer_bytes = sink.buffer_bytes
         self._timeout = sink.timeout
         self._clock = clock
@@ -266,9 +274,10 @@ class _Broadcaster(TcpWriter):
 
     def prepare(self, checkpoint_id: int) -> Token | None:
         """Give the slower ones the time they need, together no longer than the timeout."""
-        until = self._clock.steady() + self._timeout
+        began = self._clock.steady()
         while behind := [sock for sock, outbox in self._outboxes.items() if outbox.nbytes]:
-            if self._clock.steady() > until:
+            patience = STOP_SECONDS if self._stopping.is_set() else self._timeout
+            if self._clock.steady() - began > patience:
                 self._drop(behind[0], "it does not read")
                 continue
             _wait_for(behind[0], selectors.EVENT_WRITE, _STEP)

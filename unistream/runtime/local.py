@@ -112,7 +112,11 @@ class LocalRuntime:
             if vertex.kind not in (Kind.SINK, Kind.QUERY):
                 continue
             context = WriterContext(
-                f"{job_id}-{vertex.id}", vertex.schema, checkpoints=kept is not None, bounded=self._bounded
+                f"{job_id}-{vertex.id}",
+                vertex.schema,
+                checkpoints=kept is not None,
+                bounded=self._bounded,
+                stopping=self._stopping,
             )
             self._contexts[vertex.id] = context
             _sink_of(vertex).prepare_target(kept is not None and kept.restored)
