@@ -234,7 +234,7 @@ def updates_into_a_window() -> None:
 
 
 def join_without_bounds() -> None:
-    TIMED.join(TIMED, on="order")
+    us.scan_rate(1).join(us.scan_rate(1), on="value")
 
 
 def join_with_a_frame() -> None:
