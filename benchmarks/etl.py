@@ -76,7 +76,7 @@ def main(rows: int, flat: bool) -> None:
     if flat:
         compare(
             kernels,
-            order_files(4 * rows, FILES),
+            order_files(4 * rows, 4 * FILES),  # more files of the same size, as data grows
             rows=4 * rows,
             repeats=2,
             title="the same, four times the rows",
