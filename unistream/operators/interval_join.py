@@ -16,6 +16,7 @@ from unistream.expressions.schema import Changes, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import Flags, SliceBuffer, View
+from unistream.operators.join_codes import Pairs
 from unistream.operators.join_layout import (
     LEFT,
     RIGHT,
@@ -27,15 +28,7 @@ from unistream.operators.join_layout import (
     check_timed,
     late_columns,
 )
-from unistream.operators.join_matching import (
-    CODE,
-    TICK,
-    Pairs,
-    columns_of,
-    near_pairs,
-    really_equal,
-    with_code,
-)
+from unistream.operators.join_matching import CODE, TICK, columns_of, near_pairs, really_equal, with_code
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000

@@ -14,7 +14,8 @@ from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import OperatorSpec
-from unistream.operators.join_matching import Places, columns_of
+from unistream.operators.join_codes import Places
+from unistream.operators.join_matching import columns_of, index_of
 from unistream.operators.time_axis import TimeAxis
 
 How = Literal["inner", "left", "right", "full", "semi", "anti"]
@@ -131,7 +132,11 @@ class PairAxis:
     def ticks(self, frame: pl.DataFrame, side: int) -> pl.Series:
         """The event time of each row of one side."""
         axis = self._axes[side]
-        ticks = axis.ticks(frame)
+        column = frame.get_column(axis.column)
+        if isinstance(axis.dtype, pl.Datetime) and not axis.offset:
+            ticks = column.cast(pl.Int64)  # what `to_physical` does, without the query it makes
+        else:
+            ticks = axis.ticks(frame)
         if self.per_micro > 1 and axis.unit == "ns":
             return ticks
         factor = axis.micros(1) * self.per_micro
@@ -199,10 +204,10 @@ class Pairing:
 
     def pairs(self, left: pl.DataFrame, right: pl.DataFrame, lefts: Places, rights: Places) -> pl.DataFrame:
         """Rows side by side, from their places on each side."""
-        mine: pl.DataFrame = columns_of(left, self._left)[lefts]
+        mine: pl.DataFrame = columns_of(left, self._left)[index_of(lefts)]
         if not self._others:
             return mine
-        theirs: pl.DataFrame = columns_of(right, self._others)[rights]
+        theirs: pl.DataFrame = columns_of(right, self._others)[index_of(rights)]
         return mine.hstack(theirs)
 
     def alone(self, rows: pl.DataFrame, side: int) -> pl.DataFrame:

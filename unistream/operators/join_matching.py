@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
 from unistream.state.key_groups import stable_hash
 
 CODE, TICK = "__code", "__tick"
@@ -19,12 +19,6 @@ MOST_PAIRS = 1 << 22
 
 MOST_ROWS = 1 << 18
 """So many pairs are handed on together at most."""
-
-_AT, _OF = "__at", "__of"
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-
-Places = npt.NDArray[np.int64]
-Pairs = tuple[Places, Places]
 
 
 def has_plain_code(columns: pl.Schema, by: Sequence[str]) -> bool:
@@ -68,6 +62,11 @@ def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame([frame.get_column(name) for name in names])
 
 
+def index_of(places: Places) -> pl.Series:
+    """Places as Polars takes them without looking at each."""
+    return pl.Series(places.astype(np.uint32))
+
+
 def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> Iterator[Pairs]:
     """Places in `probe` and in `kept` of rows with one code and `kept` later by `low` to `high` ticks.
 
@@ -75,19 +74,15 @@ def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> 
     """
     if not probe.height or not kept.height:
         return
-    codes = [probe.get_column(CODE), kept.get_column(CODE)]
-    crowded = _most_pairs(*codes) > MOST_PAIRS
-    rounds = (_by_time_too(probe, kept, low, high) if crowded else None) or [codes]
+    codes = probe.get_column(CODE), kept.get_column(CODE)
+    match = _match(*codes)
     ticks = [frame.get_column(TICK).to_numpy() for frame in (probe, kept)]
-    mixed = rounds[0][0] is not codes[0]
-    plain = [column.fill_null(0).to_numpy() for column in codes] if mixed else []
-    for wanted, given in rounds:
-        for at, of in equal_codes(wanted, given):
-            later = ticks[1][of] - ticks[0][at]
-            near = (later >= low) & (later <= high)
-            if mixed:
-                near &= plain[0][at] == plain[1][of]
-            yield from _in_order(at[near], of[near])
+    pieces = _pieces(ticks[0], ticks[1], low, high) if match.total > MOST_PAIRS else None
+    found = match.pairs(MOST_PAIRS) if pieces is None else _by_time_too(codes, pieces)
+    for at, of in found:
+        later = ticks[1][of] - ticks[0][at]
+        near = (later >= low) & (later <= high)
+        yield from _in_order(at[near], of[near])
 
 
 def equal_pairs(
@@ -95,43 +90,38 @@ def equal_pairs(
 ) -> Iterator[Pairs]:
     """Places of equal codes, and of equal `pieces` if these are given; ordered by place, some at a time."""
     if pieces is None:
-        for at, of in equal_codes(left, right):
-            yield from _in_order(at, of)
-        return
-    plain = [(left.fill_null(0).to_numpy(), right.fill_null(0).to_numpy())]
-    plain += [(pieces[0].to_numpy(), pieces[1].to_numpy())]
-    for at, of in equal_codes(_mixed(left, pieces[0]), _mixed(right, pieces[1])):
-        same = np.ones(len(at), dtype=np.bool_)
-        for mine, theirs in plain:
-            same &= mine[at] == theirs[of]
-        yield from _in_order(at[same], of[same])
+        found = _match(left, right).pairs(MOST_PAIRS)
+    else:
+        found = _in_pieces((left, right), (pieces[0].to_numpy(), pieces[1].to_numpy()))
+    for at, of in found:
+        yield from _in_order(at, of)
 
 
-def equal_codes(probe: pl.Series, kept: pl.Series) -> Iterator[Pairs]:
-    """Places of equal codes, at most about `MOST_PAIRS` at a time."""
-    wanted = probe.alias(CODE).to_frame().with_row_index(_AT)
-    given = kept.alias(CODE).to_frame().with_row_index(_OF)
-    if _most_pairs(probe, kept) <= MOST_PAIRS:
-        yield _joined(wanted, given)
-        return
-    counts = given.group_by(CODE).agg(pl.len().alias(_OF))
-    found = wanted.join(counts, on=CODE, how="left", maintain_order="left").get_column(_OF)
-    before = found.fill_null(0).cast(pl.Int64).cum_sum().to_numpy()
-    pieces = before // MOST_PAIRS
-    edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1).tolist(), probe.len()]
-    for start, stop in pairwise(edges):
-        yield _joined(wanted.slice(start, stop - start), given)
+def _match(left: pl.Series, right: pl.Series) -> CodeMatch:
+    return CodeMatch(_numbers(left), _numbers(right), (_known(left), _known(right)))
 
 
-def _joined(wanted: pl.DataFrame, given: pl.DataFrame) -> Pairs:
-    query = given.lazy().join(wanted.lazy(), on=CODE, how="inner").select(_AT, _OF)
-    pairs = query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
-    at, of = (pairs.get_column(name).to_numpy().astype(np.int64) for name in (_AT, _OF))
-    return at, of
+def _numbers(codes: pl.Series) -> Places:
+    found: Places = (codes.fill_null(0) if codes.null_count() else codes).to_numpy()
+    return found
+
+
+def _known(codes: pl.Series) -> Places | None:
+    return np.flatnonzero(codes.is_not_null().to_numpy()) if codes.null_count() else None
+
+
+def _in_pieces(codes: tuple[pl.Series, pl.Series], pieces: Pairs) -> Iterator[Pairs]:
+    """Places of equal codes in equal pieces."""
+    plain = [_numbers(column) for column in codes]
+    mixed = [_mixed(numbers, of) for numbers, of in zip(plain, pieces, strict=True)]
+    known = _known(codes[0]), _known(codes[1])
+    for at, of in CodeMatch(mixed[0], mixed[1], known).pairs(MOST_PAIRS):
+        same = (plain[0][at] == plain[1][of]) & (pieces[0][at] == pieces[1][of])
+        yield at[same], of[same]
 
 
 def _in_order(at: Places, of: Places) -> Iterator[Pairs]:
-    """Sorted, because a parallel join promises no order and results must be the same each time."""
+    """Sorted by place on the left, then on the right: that is the order of rows in the result."""
     packed = at << 32
     packed |= of
     packed.sort()
@@ -140,55 +130,34 @@ def _in_order(at: Places, of: Places) -> Iterator[Pairs]:
         yield part >> 32, part & 0xFFFFFFFF
 
 
-def _most_pairs(probe: pl.Series, kept: pl.Series) -> int:
-    """No more pairs than this have equal codes.
+def _pieces(ticks: Places, kept: Places, low: int, high: int) -> tuple[tuple[Places, Places], Places] | None:
+    """For rows spread over far more time than the interval is long: the pieces of time each looks into.
 
-    Each kept row meets at most the rows of the commonest code; where that says too little, the sum of
-    products is bounded by the sums of squares (Cauchy and Schwarz).
+    Pieces are as long as the interval, so what a row looks for lies in one piece or two.
     """
-    rows = _runs(probe)
-    most = int(rows.max(initial=0)) * len(kept)
-    if most <= MOST_PAIRS:
-        return most
-    others = _runs(kept)
-    return min(most, int(np.sqrt(float(rows @ rows) * float(others @ others))) + 1)
-
-
-def _runs(codes: pl.Series) -> Places:
-    """How often each code occurs."""
-    known = np.sort((codes.drop_nulls() if codes.null_count() else codes).to_numpy())
-    edges = np.flatnonzero(known[1:] != known[:-1])
-    ends = np.concatenate(([-1], edges, [len(known) - 1]))
-    runs: Places = np.diff(ends)
-    return runs
+    width = max(high - low, 1)
+    if int(ticks.max()) - int(ticks.min()) <= 2 * width:
+        return None
+    return ((ticks + low) // width, (ticks + high) // width), kept // width
 
 
 def _by_time_too(
-    probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int
-) -> list[list[pl.Series]] | None:
-    """Codes of key and piece of time, for rows spread over far more time than the interval is long.
-
-    Pieces are as long as the interval, so what a row looks for lies in one piece or two: hence two rounds.
-    """
-    ticks = probe.get_column(TICK)
-    width = max(high - low, 1)
-    if np.ptp(ticks.to_numpy()) <= 2 * width:
-        return None
-    first, last = (ticks + low) // width, (ticks + high) // width
-    given = _mixed(kept.get_column(CODE), kept.get_column(TICK) // width)
-    codes = probe.get_column(CODE)
-    second = _mixed(codes, last).set(first == last, None)
-    return [[_mixed(codes, first), given], [second, given]]
+    codes: tuple[pl.Series, pl.Series], pieces: tuple[tuple[Places, Places], Places]
+) -> Iterator[Pairs]:
+    (first, last), kept = pieces
+    yield from _in_pieces(codes, (first, kept))
+    more = np.flatnonzero(first != last)
+    for at, of in _in_pieces((codes[0][more], codes[1]), (last[more], kept)):
+        yield more[at], of
 
 
-def _mixed(codes: pl.Series, pieces: pl.Series) -> pl.Series:
-    known = codes.is_not_null()
-    mixed = codes.fill_null(0).to_numpy().view(np.uint64) * _SPREAD
+def _mixed(numbers: Places, pieces: Places) -> Places:
+    mixed = numbers.view(np.uint64) * SPREAD
     mixed ^= mixed >> np.uint64(29)
-    mixed += pieces.to_numpy().view(np.uint64)
-    mixed *= _SPREAD
-    result = pl.Series(CODE, mixed.view(np.int64))
-    return result if known.all() else result.set(~known, None)
+    mixed += pieces.view(np.uint64)
+    mixed *= SPREAD
+    mixed ^= mixed >> np.uint64(32)
+    return mixed.view(np.int64)
 
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from unistream.operators.join_matching import CODE, Places, columns_of
+from unistream.operators.join_codes import Places
+from unistream.operators.join_matching import CODE, columns_of
 from unistream.state.backend import StateStore
 
 DELTA = "__delta"

@@ -16,8 +16,9 @@ from unistream.expressions.changelog import COMING
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, Output
+from unistream.operators.join_codes import Places
 from unistream.operators.join_layout import LEFT, SIDES, JoinSpec, Pairing
-from unistream.operators.join_matching import Places, equal_pairs, key_code, really_equal
+from unistream.operators.join_matching import equal_pairs, key_code, really_equal
 from unistream.operators.join_table import DELTA, SideTable
 from unistream.state.backend import Cell
 

@@ -15,12 +15,12 @@ from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import Flags, SliceBuffer
+from unistream.operators.join_codes import Pairs
 from unistream.operators.join_layout import LEFT, RIGHT, SIDES, JoinSpec, Pairing, check_timed, late_columns
 from unistream.operators.join_matching import (
     CODE,
     MOST_PAIRS,
     TICK,
-    Pairs,
     columns_of,
     equal_pairs,
     really_equal,
