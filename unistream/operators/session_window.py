@@ -14,7 +14,8 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.session_intervals import Sessions, key_codes, sessions_of
+from unistream.operators.session_intervals import key_codes, sessions_of
+from unistream.operators.session_lateness import late_marks
 from unistream.operators.session_table import BORN, SessionTable
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.window_contents import Listed
@@ -86,12 +87,11 @@ class SessionWindowOperator(Operator):
         if low is None:
             return
         if self._watermark != MIN_TIME and low <= self._watermark - self._gap:
-            self._fold(out, frame)
-            return
+            frame = self._without_late(frame, ticks, out)
         self._rows.append(0, frame.select(self._kept_schema.names()))
         self._low = min(self._low, low)
         if len(self._rows) >= FOLD_ROWS:
-            self._fold(out)
+            self._fold()
 
     def _without_unknown(
         self, frame: pl.DataFrame, ticks: pl.Series, out: Output
@@ -101,11 +101,26 @@ class SessionWindowOperator(Operator):
         self._emit_late(frame.filter(unknown), bounds, "no event time", out)
         return frame.filter(~unknown), ticks.filter(~unknown)
 
+    def _without_late(self, frame: pl.DataFrame, ticks: pl.Series, out: Output) -> pl.DataFrame:
+        """Give the rows whose session has ended, and that touch no open one, to `late`; return the others."""
+        self._fold()
+        keys, codes = key_codes(frame, self._by)
+        found = self._table.find(keys)
+        opened = np.full(keys.height, MAX_TIME)
+        np.minimum.at(opened, found.codes, found.frame.get_column(START).to_numpy())
+        late = pl.Series(late_marks(codes, ticks.to_numpy(), self._gap, self._watermark, opened))
+        if not late.any():
+            return frame
+        missed = ticks.filter(late)
+        bounds = pl.DataFrame({START: missed, END: missed + self._gap})
+        self._emit_late(frame.filter(late), bounds, "all its windows have closed", out)
+        return frame.filter(~late)
+
     def on_watermark(self, watermark: int, out: Output) -> None:
         tick = self._axis.tick(watermark)
         row_may_close = tick == MAX_TIME or (tick != MIN_TIME and self._low <= tick - self._gap)
         if row_may_close or self._table.next_end() <= tick:
-            self._fold(out)
+            self._fold()
             closed = self._table.take_closed(tick)
             if closed is not None:
                 made = self._contents.finish(closed, [START, END, *self._by])
@@ -116,10 +131,9 @@ class SessionWindowOperator(Operator):
     def output_watermark(self, watermark: int) -> int:
         return self._axis.micros(self._axis.tick(watermark))
 
-    def _fold(self, out: Output, suspects: pl.DataFrame | None = None) -> None:
-        """Join what is kept, and rows that may be late, with the open sessions of their keys."""
-        names = self._kept_schema.names()
-        frames = [*self._rows.frames(0), *([] if suspects is None else [suspects.select(names)])]
+    def _fold(self) -> None:
+        """Join the rows that are kept with the open sessions of their keys."""
+        frames = list(self._rows.frames(0))
         if not frames:
             return
         rows = frames[0] if len(frames) == 1 else pl.concat(frames)
@@ -138,10 +152,7 @@ class SessionWindowOperator(Operator):
         parts = self._parts(
             numbered, found.frame.with_columns(pl.Series(SESSION, sessions.of[rows.height :]))
         )
-        if suspects is not None:
-            sessions, parts = self._without_late(suspects, sessions, parts, rows.height, out)
-        if parts.height:
-            self._table.put(keys, found, sessions, parts)
+        self._table.put(keys, found, sessions, parts)
         self._rows.drop([0])
         self._low = MAX_TIME
         self._seen += rows.height
@@ -153,22 +164,6 @@ class SessionWindowOperator(Operator):
             return fresh
         older = opened.sort(BORN).select(fresh.columns)
         return self._contents.merge(_together(pl.concat([older, fresh])), [SESSION])
-
-    def _without_late(
-        self, suspects: pl.DataFrame, sessions: Sessions, parts: pl.DataFrame, rows: int, out: Output
-    ) -> tuple[Sessions, pl.DataFrame]:
-        """A session that ends where time stands or before is one of late rows alone."""
-        late = sessions.ends <= self._watermark
-        if not late.any():
-            return sessions, parts
-        of_suspects = sessions.of[rows - suspects.height : rows]
-        is_late = late[of_suspects]
-        missed = of_suspects[is_late]
-        bounds = pl.DataFrame({START: sessions.starts[missed], END: sessions.ends[missed]})
-        self._emit_late(suspects.filter(pl.Series(is_late)), bounds, "all its windows have closed", out)
-        kept = ~late
-        left = [array[kept] for array in (sessions.codes, sessions.starts, sessions.ends, sessions.born)]
-        return Sessions(sessions.of, *left), parts.filter(pl.Series(kept))
 
     def _emit_late(self, rows: pl.DataFrame, bounds: pl.DataFrame, reason: str, out: Output) -> None:
         self._context.metrics.add("late", rows.height)
