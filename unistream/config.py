@@ -40,6 +40,8 @@ class Settings:
     """Parts that keyed state is divided into; fixed for the life of a job."""
     memory_budget_bytes: int = 4 << 30
     """Keyed state kept in memory; colder parts go to disk beyond it."""
+    max_drift: Duration | None = 3600.0
+    """Seconds of event time a source may be ahead of the slowest it meets in a join or union; None: any."""
     whole_query: bool = True
     """Hand bounded parts to one Polars query where that gives the same rows."""
     progress_interval: Duration = 0.25
@@ -55,6 +57,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("checkpoint_interval", "progress_interval"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
+        if self.max_drift is not None:
+            object.__setattr__(self, "max_drift", seconds(self.max_drift, "max_drift"))
         for name in (
             "tick_rows",
             "tick_bytes",

@@ -288,6 +288,7 @@ class Stream(Joins, Sinks):
         *,
         unit: str = "us",
         max_ahead: Duration | None = None,
+        max_drift: Duration | None = None,
     ) -> Stream:
         """Says which column tells when a row happened, and how much out of order rows may come.
 
@@ -299,6 +300,10 @@ class Stream(Joins, Sinks):
         Rows without event time are rejected, and with `max_ahead` also those that are so much ahead of the
         clock: one wrong date would close all windows. See `rejected` and `late`.
 
+        Where it meets other sources, in a join or a union, a source is not read from while it is more than
+        `max_drift` ahead of the slowest of them, so that little has to be kept. Not given, it is as
+        `us.Settings(max_drift=)` says: an hour.
+
         >>> import polars as pl, unistream as us
         >>> orders = us.from_frame({"t": [1, 12, 4], "amount": [10, 20, 30]})
         >>> timed = orders.with_event_time("t", delay="10s", unit="s")
@@ -306,7 +311,9 @@ class Stream(Joins, Sinks):
         [(0, 10, 40), (10, 20, 20)]
         """
         where = user_location()
-        spec = time.event_time(self._node.schema, column, delay, idle_after, unit, max_ahead, where)
+        spec = time.event_time(
+            self._node.schema, column, delay, idle_after, unit, max_ahead, max_drift, where
+        )
         return Stream(Apply(spec=spec, over=(self._node,), where=where))
 
     def with_ingestion_time(self, name: str = "ingested_at") -> Stream:

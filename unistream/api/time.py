@@ -19,6 +19,7 @@ def event_time(
     idle_after: Duration | None,
     unit: str,
     max_ahead: Duration | None,
+    max_drift: Duration | None,
     where: str | None,
 ) -> EventTimeSpec:
     """The spec behind `with_event_time`."""
@@ -33,6 +34,7 @@ def event_time(
         delay=_not_negative(delay, "delay", where),
         idle_after=None if idle_after is None else _not_negative(idle_after, "idle_after", where),
         max_ahead=None if max_ahead is None else _not_negative(max_ahead, "max_ahead", where),
+        max_drift=None if max_drift is None else _not_negative(max_drift, "max_drift", where),
         where=where,
     )
 

@@ -84,6 +84,16 @@ class Operator(ABC):
         "source/split"; the source's own name among the ended ones says that it is over.
         """
 
+    def source_time(self, source: str) -> int | None:
+        """How far event time has come in the rows of a source in front, in microseconds.
+
+        None when it keeps no such time, and when the source holds nobody back: it is silent, or over.
+        """
+        return None
+
+    def on_held_back(self, source: str) -> None:
+        """A source in front is not being read from, because it is ahead of others: it is not silent."""
+
     def next_wakeup(self) -> int | None:
         """The processing time (microseconds) at which `on_processing_time` is wanted, or None."""
         return None
@@ -141,6 +151,16 @@ class OperatorSpec(ABC):
     @property
     def timed_inputs(self) -> Sequence[int] | None:
         """The inputs whose watermarks count, or None for all; the others hold nobody back."""
+        return None
+
+    @property
+    def max_drift(self) -> int | None:
+        """How far (microseconds) the sources whose time it keeps may run ahead; None: as the job says."""
+        return None
+
+    @property
+    def idle_after(self) -> int | None:
+        """How long (microseconds) a source whose time it keeps may be silent before nobody waits for it."""
         return None
 
     @property

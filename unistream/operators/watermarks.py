@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import polars as pl
 
@@ -22,6 +22,8 @@ FURTHEST = 2**62
 
 INGESTION_TIME = pl.Datetime("us", "UTC")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EventTimeSpec(OperatorSpec):
@@ -29,7 +31,7 @@ class EventTimeSpec(OperatorSpec):
 
     Durations are in microseconds: `delay` is how far rows of one split may be out of order, `idle_after`
     how long a split may be silent before it holds nobody back, `max_ahead` how far event time may run
-    ahead of the clock.
+    ahead of the clock, `max_drift` how far ahead of the other sources of the job.
     """
 
     name: ClassVar[str] = "event_time"
@@ -38,6 +40,7 @@ class EventTimeSpec(OperatorSpec):
     delay: int
     idle_after: int | None = None
     max_ahead: int | None = None
+    max_drift: int | None = None
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         time = EventTime(self.column, self.unit)
@@ -59,6 +62,8 @@ class EventTimeSpec(OperatorSpec):
             found["idle after"] = spelled(self.idle_after)
         if self.max_ahead is not None:
             found["at most ahead of the clock"] = spelled(self.max_ahead)
+        if self.max_drift is not None:
+            found["at most ahead of other sources"] = spelled(self.max_drift)
         return found
 
 
@@ -117,6 +122,25 @@ class SplitTimes:
             return min(holds)
         there = [*self.splits.values(), *self.sources.values()]
         return self._time(_Split(max([self.furthest_over, *(each.highest for each in there)]), 0))
+
+    def of_source(self, source: str) -> int | None:
+        """Where the time of one source stands; None when it holds nobody."""
+        holds = [MIN_TIME if least is None else least for least in self._of(source, self.pending)]
+        splits = self._of(source, self.splits)
+        holds += [self._time(split) for split in splits if not split.idle]
+        resting = self.sources.get(source)
+        if not splits and not holds and resting is not None and not resting.idle:
+            return self._time(resting)
+        return min(holds, default=None)
+
+    def _of(self, source: str, splits: Mapping[str, T]) -> list[T]:
+        return [each for name, each in splits.items() if _source(name) == source]
+
+    def held_back(self, source: str, now: int) -> None:
+        """The source is not asked for rows, so it is not silent."""
+        for split in (*self._of(source, self.splits), self.sources.get(source)):
+            if split is not None:
+                split.seen = now
 
     def _time(self, split: _Split) -> int:
         return MIN_TIME if split.highest == MIN_TIME else split.highest - self.delay
@@ -236,6 +260,12 @@ class EventTimeOperator(Operator):
 
     def on_splits(self, source: str, pending: Mapping[str, int | None], ended: Sequence[str]) -> None:
         self._times.news(source, pending, ended, self._clock.now())
+
+    def source_time(self, source: str) -> int | None:
+        return self._times.of_source(source)
+
+    def on_held_back(self, source: str) -> None:
+        self._times.held_back(source, self._clock.now())
 
     def output_watermark(self, watermark: int) -> int:
         if watermark == MAX_TIME:

@@ -18,6 +18,7 @@ from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuer
 from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec
+from unistream.runtime.alignment import Alignment
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
 from unistream.runtime.meter import Meter
 from unistream.runtime.progress import Progress
@@ -100,6 +101,7 @@ class LocalRuntime:
         self._make_tasks()
         tasks = list(self.tasks.values())
         self._meter.follow(tasks)
+        self._alignment = Alignment(tasks, around.settings.max_drift, patient=around.until != "available")
         if self._checkpoints is not None:
             self._checkpoints.check_all_used(list(self.tasks), around.allow_dropped_state)
             self._checkpoints.follow(tasks)
@@ -259,6 +261,7 @@ class LocalRuntime:
         """One round through all tasks; false when nothing can come any more."""
         self._questions.answer()
         now = self._with.clock.now()
+        self._alignment.step(now)
         with point("tick"):
             for task in self.tasks.values():
                 task.run(now)
@@ -276,6 +279,9 @@ class LocalRuntime:
         return all(not task.took and (task.ended or task.feed.status().caught_up) for task in sources)
 
     def _took_input(self) -> bool:
+        """Whether there is no need to wait: something came in, or a source was just let go."""
+        if self._alignment.step(self._with.clock.now()):
+            return True
         return any(task.took for task in self.tasks.values() if isinstance(task, SourceTask))
 
     def _idle_wait(self) -> float:

@@ -113,7 +113,7 @@ class Meter:
         return sum(int(task.metrics.get(name)) for task in self._tasks)
 
     def _source(self, task: SourceTask) -> SourceProgress:
-        backlog, status = task.feed.backlog(), task.feed.status()
+        backlog, status, held = task.feed.backlog(), task.feed.status(), task.held
         return SourceProgress(
             rows=int(task.metrics.get("rows_in")),
             nbytes=int(task.metrics.get("bytes_in")),
@@ -122,7 +122,7 @@ class Meter:
             backlog_bytes=backlog.nbytes,
             total_rows=backlog.total_rows,
             total_bytes=backlog.total_bytes,
-            waiting_for=status.waiting_for,
+            waiting_for=status.waiting_for if held is None else str(held),
             ended=task.ended,
         )
 

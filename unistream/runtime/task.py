@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -18,6 +19,9 @@ from unistream.location import raised_at
 from unistream.metrics import Metrics
 from unistream.operators.base import Operator, OperatorSpec, Output
 from unistream.runtime.feed import Feed
+
+if TYPE_CHECKING:
+    from unistream.runtime.alignment import HeldBack
 
 
 class Task(ABC):
@@ -99,12 +103,13 @@ class SourceTask(Task):
         self._pending: Mapping[str, int | None] = {}
         self._named_pending: dict[str, int | None] = {}
         self.took = False
-        self.paused = False
+        self.held: HeldBack | None = None
+        """Why it is not read from for now; decided before each tick."""
         self._limits = limits
 
     def run(self, now: int) -> None:
         self.took = False
-        if self.ended or self.paused:
+        if self.ended or self.held is not None:
             return
         chunks = self._take()
         ended = [self._accept(chunk) for chunk in chunks]
@@ -223,11 +228,13 @@ class OperatorTask(Task):
             raise failure(self.vertex, error, batch) from error
 
     def input_watermark(self) -> int:
+        return min((task.watermark for task in self.timed_upstream()), default=MIN_TIME)
+
+    def timed_upstream(self) -> Sequence[Task]:
+        """The tasks in front of it whose time counts."""
         spec = self.vertex.payload
         timed = spec.timed_inputs if isinstance(spec, OperatorSpec) else None
-        if timed is None:
-            return super().input_watermark()
-        return min((self.upstream[port].watermark for port in timed), default=MIN_TIME)
+        return self.upstream if timed is None else [self.upstream[port] for port in timed]
 
     def next_wakeup(self) -> int | None:
         return None if self.ended else self.operator.next_wakeup()

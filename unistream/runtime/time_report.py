@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import polars as pl
+
 from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME
-from unistream.runtime.task import OperatorTask, Task
+from unistream.runtime.task import OperatorTask, SourceTask, Task
 
 FAR_AHEAD = 3_600_000_000
 """A split this much ahead of the clock (microseconds) has probably been led there by a wrong row."""
@@ -17,11 +19,17 @@ FAR_AHEAD = 3_600_000_000
 
 @dataclass(frozen=True, slots=True)
 class TimeReport:
-    """What `Run.explain_time` answers: `operators` as data, `lines` in words."""
+    """What `Run.explain_time` answers, as data and, in `lines`, in words.
+
+    `sources` are those held back because they are ahead of others; `windows` are the open windows of the
+    key that was asked for, by operator.
+    """
 
     now: int
     operators: Mapping[str, Mapping[str, Any]]
     lines: tuple[str, ...]
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    windows: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -38,8 +46,13 @@ class TimeReport:
 def time_report(tasks: Iterable[Task], now: int) -> TimeReport:
     """The report of this moment; called from any thread."""
     operators: dict[str, dict[str, Any]] = {}
+    sources: dict[str, dict[str, Any]] = {}
     lines: list[str] = []
     for task in tasks:
+        held = task.held if isinstance(task, SourceTask) else None
+        if held is not None:
+            sources[task.vertex.id] = {"held_back_by": held.of, "ahead": held.ahead}
+            lines.append(f"{task.vertex.id}: {held}")
         if not isinstance(task, OperatorTask):
             continue
         found = dict(task.operator.explain_time())
@@ -53,7 +66,7 @@ def time_report(tasks: Iterable[Task], now: int) -> TimeReport:
         lines.extend(f"{task.vertex.id}: {line}" for line in words)
     if not operators:
         lines.append('No step keeps event time. Say which column it is: .with_event_time("ts", delay="5s")')
-    return TimeReport(now, operators, tuple(lines))
+    return TimeReport(now, operators, tuple(lines), sources)
 
 
 def _about_splits(found: Mapping[str, Any], now: int) -> Iterator[str]:
