@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,15 @@ def test_an_error_in_the_body_is_not_replaced_by_that_of_the_job() -> None:
         raise KeyError("mine")
 
 
-def test_an_interrupt_ends_the_job_cleanly() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a shell ignores interrupts; nobody else's handler stays away."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_job_cleanly(interruptible: None) -> None:
     source, sink = Endless(), MemorySink()
     main = threading.main_thread().ident
     assert main is not None
