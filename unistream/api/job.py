@@ -248,8 +248,12 @@ class Run:
         self._execution.stop(drain)
         return self._execution.wait(timeout)
 
-    def explain_time(self) -> TimeReport:
+    def explain_time(self, key: object = None, *, timeout: float = 10.0) -> TimeReport:
         """Watermarks of the job, which split or source holds them back, and what waits: in words and as data.
+
+        With `key` (a value, a tuple, or a dict of the key columns) also which windows are open for that key,
+        what is in them so far, when each fires and why it has not yet: `windows` of the report has them as
+        frames. All that is kept is searched for it between two ticks.
 
         >>> import unistream as us
         >>> rows = us.from_frame({"t": [0, 5]}).with_event_time("t", unit="s")
@@ -257,7 +261,7 @@ class Run:
         ...     "event_time-1" in run.explain_time().operators
         True
         """
-        return self._execution.explain_time()
+        return self._execution.explain_time(key, timeout)
 
     def savepoint(self, path: str | Path, timeout: float = 60.0) -> int:
         """Keep the state of this moment in a folder of its own, and go on; returns the checkpoint's id.

@@ -37,6 +37,19 @@ class Output(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenWindows:
+    """Windows open for one key, a row each in order of their ends, with their values so far.
+
+    `ends` are the moments (microseconds) at which they fire, None for windows that do not fire by time;
+    then `fires` says in words what each waits for.
+    """
+
+    frame: pl.DataFrame
+    ends: Sequence[int] | None = None
+    fires: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What an operator may use: its tables, the clock, its counters, the settings and where it stands."""
 
@@ -107,6 +120,10 @@ class Operator(ABC):
     def explain_time(self) -> Mapping[str, Any]:
         """What it knows of time: watermarks, who holds them back, what fires next. From any thread."""
         return {}
+
+    def open_windows(self, key: pl.DataFrame) -> OpenWindows | None:
+        """The windows open for the key in this one row; None when it cannot say. Called between ticks."""
+        return None
 
     def finish(self, out: Output) -> None:
         """All inputs have ended and the last watermark was delivered; nothing follows."""

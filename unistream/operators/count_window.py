@@ -13,7 +13,7 @@ import polars as pl
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import EventTime, StreamSchema
-from unistream.operators.base import Context, Operator, Output
+from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.session_intervals import Codes, key_codes
 from unistream.operators.window_contents import SEQUENCE, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
@@ -35,7 +35,8 @@ class CountingWindowSpec(WindowSpec):
             raise InvalidQuery(
                 "Windows of so many rows give their results when they are full, and no row is late for them",
                 self.where,
-                "leave out emit= and allowed_lateness=",
+                "leave out emit= and allowed_lateness=; .group_by(...).agg(...) gives results as rows come, "
+                "and .group_by(...).over(rows=n) for each row what the last n come to",
             )
         return super().schema(inputs)
 
@@ -179,6 +180,19 @@ class CountingWindowOperator(Operator):
         first = self._full_windows(counts)
         begun = -(-counts // self._every) - first
         self._emit(self._panes.scan(), keys, first, np.maximum(begun, 0), out)
+
+    def open_windows(self, key: pl.DataFrame) -> OpenWindows:
+        if not self._by:
+            key = pl.DataFrame({_ALL: [0]}, schema=self._keys)
+        found = self._counts.find(key)
+        count = int(self._counts.column(_COUNT)[found[0]]) if found[0] >= 0 else 0
+        first = int(self._full_windows(np.array([count]))[0]) * self._every
+        starts = np.arange(first, count, self._every)
+        there = count - starts
+        bounds = pl.DataFrame({WINDOW_START: starts, WINDOW_END: starts + self._n, "rows": there})
+        fires = [f"{rows:,} of {self._n:,} rows are there: it fires with row {self._n:,}" for rows in there]
+        frame = bounds.join(key, how="cross") if self._by else bounds
+        return OpenWindows(frame.select(*self._by, WINDOW_START, WINDOW_END, "rows"), None, fires)
 
     def explain_time(self) -> dict[str, Any]:
         return {"panes_kept": len(self._panes)}

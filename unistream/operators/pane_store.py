@@ -165,6 +165,26 @@ class PaneStore:
             found += [frame.filter(pl.col(PANE).is_between(low, before, closed="left")) for frame in frames]
         return self._merged(found, crowded)
 
+    def of(self, chosen: pl.Expr) -> pl.DataFrame:
+        """The parts of all panes of some keys, one per group; everything stays as it is."""
+        parts = [
+            frame.filter(chosen) for bucket in self._parts.buckets() for frame in self._parts.frames(bucket)
+        ]
+        before = 0
+        for frame in self._rows.frames(0):
+            born = pl.int_range(
+                self._seen + before, self._seen + before + frame.height, dtype=pl.Int64, eager=True
+            )
+            before += frame.height
+            panes = self._layout.panes.floor(self._axis.ticks(frame)).alias(PANE)
+            rows = frame.with_columns(panes, born.alias(SEQUENCE)).filter(chosen)
+            parts.append(self._contents.fold(rows, self._by).select(self._folded_columns))
+        return (
+            self._contents.merge(pl.concat(parts), self._by).select(self._folded_columns)
+            if parts
+            else pl.DataFrame()
+        )
+
     def _merged(self, parts: list[pl.DataFrame], crowded: bool) -> pl.DataFrame | None:
         parts = [part for part in parts if part.height]
         if not parts:

@@ -11,7 +11,7 @@ import polars as pl
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
-from unistream.operators.base import Context, Operator, Output
+from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.late_sorter import LateSorter
 from unistream.operators.pane_merger import PaneMerger
 from unistream.operators.pane_store import PaneStore
@@ -19,7 +19,14 @@ from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import FixedGrid
 from unistream.operators.window_contents import Aggregation, Contents, Sequenced
 from unistream.operators.window_layout import END, PANE, START, Layout, TumblingLayout, make_layout
-from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec, result_frame
+from unistream.operators.window_spec import (
+    WINDOW_END,
+    WINDOW_START,
+    WindowSpec,
+    result_frame,
+    same_key,
+    windows_of_key,
+)
 from unistream.operators.window_updates import UpdatingWindowOperator
 from unistream.operators.windows import AlignedWindow, SameWindow
 
@@ -163,6 +170,17 @@ class ClosingWindowOperator(Operator):
 
     def before_checkpoint(self) -> None:
         self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
+
+    def open_windows(self, key: pl.DataFrame) -> OpenWindows:
+        parts = self._store.of(same_key(key))
+        if not parts.height:
+            return OpenWindows(pl.DataFrame(), [])
+        panes = parts.get_column(PANE).unique().sort().to_numpy()
+        windows = self._layout.windows(panes, self._fired, MAX_TIME)
+        copies = parts.join(windows, on=PANE, maintain_order="left").drop(PANE)
+        group = [START, END, *self._spec.group]
+        made = self._contents.finish(self._contents.merge(copies, group), group)
+        return windows_of_key(made, self._axis, self._columns)
 
     def explain_time(self) -> dict[str, Any]:
         lowest = self._store.lowest()

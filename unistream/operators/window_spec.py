@@ -12,7 +12,7 @@ from unistream.durations import spelled
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.graph import LATE
-from unistream.operators.base import OperatorSpec
+from unistream.operators.base import OpenWindows, OperatorSpec
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.window_contents import Calculation
 from unistream.operators.window_layout import END, START
@@ -150,4 +150,18 @@ def late_rows(
         axis.values(pl.lit(watermark, pl.Int64)).alias(LATE_WATERMARK),
         bounds.select(axis.values(pl.col(START))).to_series().alias(LATE_START),
         bounds.select(axis.values(pl.col(END))).to_series().alias(LATE_END),
+    )
+
+
+def same_key(key: pl.DataFrame) -> pl.Expr:
+    """Whether a row has the key in this one row; nulls are equal."""
+    same = [pl.col(name).eq_missing(pl.lit(column)) for name, column in zip(key.columns, key, strict=True)]
+    return pl.all_horizontal(same) if same else pl.lit(True)
+
+
+def windows_of_key(made: pl.DataFrame, axis: TimeAxis, columns: Sequence[str]) -> OpenWindows:
+    """What `finish` made of open windows, with bounds in ticks, in order of their ends."""
+    ordered = made.sort(END, START)
+    return OpenWindows(
+        result_frame(ordered, axis, columns), [axis.micros(end) for end in ordered.get_column(END)]
     )

@@ -8,13 +8,13 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
-from unistream.operators.base import Context, Operator, Output
+from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.late_sorter import LateSorter
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import SEQUENCE, Listed
 from unistream.operators.window_layout import END, PANE, START
-from unistream.operators.window_spec import result_frame
+from unistream.operators.window_spec import result_frame, same_key, windows_of_key
 from unistream.state.backend import RowIds
 
 if TYPE_CHECKING:
@@ -159,6 +159,12 @@ class UpdatingWindowOperator(Operator):
 
     def before_checkpoint(self) -> None:
         self._cell.set({"watermark": self._late.watermark, "fired": self._fired})
+
+    def open_windows(self, key: pl.DataFrame) -> OpenWindows:
+        rows = self._table.rows()
+        parts = pl.concat([self._table.keys(rows), self._table.read(rows)], how="horizontal")
+        made = self._contents.finish(parts.filter(same_key(key)), self._group)
+        return windows_of_key(made, self._axis, self._columns)
 
     def explain_time(self) -> dict[str, Any]:
         next_end = None if self._next_end == MAX_TIME else self._axis.micros(self._next_end)

@@ -143,9 +143,12 @@ class Execution:
         """What runs now; another one after a restart."""
         return self._runtime
 
-    def explain_time(self) -> TimeReport:
-        """Why time stands where it does."""
-        return self._runtime.explain_time()
+    def explain_time(self, key: object, timeout: float) -> TimeReport:
+        """Why time stands where it does, and with `key` what is open for that one."""
+        runtime = self._runtime
+        if key is None:
+            return runtime.explain_time()
+        return runtime.ask(lambda: runtime.explain_time(key)).result(timeout)
 
     def stop(self, drain: bool = False) -> None:
         """Ask it to end after the current tick; `drain` closes what is open as if the input had ended."""

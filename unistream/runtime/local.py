@@ -20,6 +20,7 @@ from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.alignment import Alignment
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
+from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
 from unistream.runtime.progress import Progress
 from unistream.runtime.questions import Questions
@@ -321,9 +322,10 @@ class LocalRuntime:
 
     # Looking
 
-    def explain_time(self) -> TimeReport:
-        """Why time stands where it does; called from any thread."""
-        return time_report(self.tasks.values(), self._with.clock.now())
+    def explain_time(self, key: object = None) -> TimeReport:
+        """Why time stands where it does; from any thread, but with a key only between two ticks."""
+        report = time_report(self.tasks.values(), self._with.clock.now())
+        return report if key is None else with_key(report, self.tasks.values(), key)
 
     def ask(self, function: Callable[[], T]) -> Future[T]:
         """Have `function` called between two ticks, when nothing changes. Called from any thread."""

@@ -73,7 +73,7 @@ def _about_splits(found: Mapping[str, Any], now: int) -> Iterator[str]:
     """Where time is assigned: the watermark, and the split behind it."""
     delay = found["delay"]
     splits: Mapping[str, int] = found["splits"]
-    yield f"watermark {_moment(found['watermark'])}; rows may come {spelled(delay)} late"
+    yield f"watermark {moment(found['watermark'])}; rows may come {spelled(delay)} late"
     if found["watermark"] == MAX_TIME:
         return
     holder = found["held_by"]
@@ -95,7 +95,7 @@ def _about_splits(found: Mapping[str, Any], now: int) -> Iterator[str]:
     for name, time in splits.items():
         ahead = time + delay - now
         if ahead > FAR_AHEAD:
-            yield f"{name} is {spelled(_rough(ahead))} ahead of the clock: a wrong row? see max_ahead="
+            yield f"{name} is {spelled(rough(ahead))} ahead of the clock: a wrong row? see max_ahead="
     if found["idle"]:
         yield f"idle and not waited for: {', '.join(found['idle'])}"
 
@@ -104,7 +104,7 @@ def _about_holder(holder: str, splits: Mapping[str, int]) -> Iterator[str]:
     others = [time for name, time in splits.items() if name != holder]
     behind = max(others, default=splits[holder]) - splits[holder]
     if behind > 0:
-        yield f"held back by {holder}, {spelled(_rough(behind))} behind the furthest split"
+        yield f"held back by {holder}, {spelled(rough(behind))} behind the furthest split"
 
 
 def _about_windows(found: Mapping[str, Any], task: OperatorTask) -> Iterator[str]:
@@ -116,21 +116,21 @@ def _about_windows(found: Mapping[str, Any], task: OperatorTask) -> Iterator[str
         slowest = min(task.upstream, key=lambda origin: origin.watermark)
         furthest = max(origin.watermark for origin in task.upstream)
         if MIN_TIME < slowest.watermark < furthest < MAX_TIME:
-            behind = spelled(_rough(furthest - slowest.watermark))
+            behind = spelled(rough(furthest - slowest.watermark))
             yield f"waits for its slower input {slowest.vertex.id}, which is {behind} behind"
     if end is None:
         yield "no window is open"
     elif watermark == MIN_TIME:
-        yield f"the next window ends at {_moment(end)}; there is no watermark yet{_because(task)}"
+        yield f"the next window ends at {moment(end)}; there is no watermark yet{because(task)}"
     elif watermark == MAX_TIME:
         yield "all inputs have ended"
     else:
-        missing = spelled(_rough(max(end - watermark, 0)))
-        until = f"it fires when the watermark has moved {missing} further{_because(task)}"
-        yield f"the next window ends at {_moment(end)}; {until}"
+        missing = spelled(rough(max(end - watermark, 0)))
+        until = f"it fires when the watermark has moved {missing} further{because(task)}"
+        yield f"the next window ends at {moment(end)}; {until}"
 
 
-def _because(task: Task) -> str:
+def because(task: Task) -> str:
     """The step that assigns the time this one waits for, and what holds it."""
     while task.upstream:
         task = min(task.upstream, key=lambda origin: origin.watermark)
@@ -141,7 +141,7 @@ def _because(task: Task) -> str:
     return ""
 
 
-def _moment(micros: int) -> str:
+def moment(micros: int) -> str:
     if micros == MIN_TIME:
         return "not begun"
     if micros == MAX_TIME:
@@ -153,6 +153,6 @@ def _moment(micros: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f").removesuffix("000").removesuffix(".000")
 
 
-def _rough(micros: int) -> int:
+def rough(micros: int) -> int:
     """Milliseconds are enough for people."""
     return micros // 1000 * 1000
