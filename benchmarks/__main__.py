@@ -11,6 +11,8 @@ SCRIPTS = (
     ("benchmarks.latency",),
     ("benchmarks.socket_ndjson",),
     ("benchmarks.window_kernels",),
+    ("benchmarks.window_end_to_end",),
+    ("benchmarks.window_latency",),
     ("benchmarks.keyed_running",),
     ("benchmarks.state_checkpoint",),
 )
