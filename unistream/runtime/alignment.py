@@ -78,25 +78,28 @@ class Alignment:
         if all(member.allowed is None for member in members):
             self._groups = []
 
-    def step(self, now: int) -> bool:
-        """Hold back and let go; whether any source was let go that has been held."""
-        freed = False
+    def step(self, now: int) -> None:
+        """Hold back and let go."""
         for group in self._groups:
-            freed = self._align(group, now) or freed
-        return freed
+            self._align(group, now)
 
-    def _align(self, group: Sequence[_Member], now: int) -> bool:
-        times = [(member, time) for member in group if (time := member.time()) is not None]
-        patient = self._patient
-        waited = [(time, member.task) for member, time in times if member.waited_for(time, now, patient)]
+    def lets_go(self, now: int) -> bool:
+        """Whether a source that is held back may go on now."""
+        held = [member for group in self._groups for member in group if member.task.held is not None]
+        if held:
+            self.step(now)
+        return any(member.task.held is None for member in held)
+
+    def _align(self, group: Sequence[_Member], now: int) -> None:
+        times = [(member, member.time()) for member in group]
+        waited = [
+            (time, member.task)
+            for member, time in times
+            if time is not None and member.waited_for(time, now, self._patient)
+        ]
         least = min(waited, key=lambda each: each[0], default=None)
-        before = {member.task for member in group if member.task.held is not None}
-        for member in group:
-            member.task.held = None
-        if least is not None:
-            for member, time in times:
-                member.hold(_held(member, time, *least))
-        return any(task.held is None for task in before)
+        for member, time in times:
+            member.hold(None if time is None or least is None else _held(member, time, *least))
 
 
 def _held(member: _Member, time: int, least: int, slowest: SourceTask) -> HeldBack | None:

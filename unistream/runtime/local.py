@@ -281,7 +281,7 @@ class LocalRuntime:
 
     def _took_input(self) -> bool:
         """Whether there is no need to wait: something came in, or a source was just let go."""
-        if self._alignment.step(self._with.clock.now()):
+        if self._alignment.lets_go(self._with.clock.now()):
             return True
         return any(task.took for task in self.tasks.values() if isinstance(task, SourceTask))
 
