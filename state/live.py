@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 
 from unistream.errors import StateError, nearest
 from unistream.state.reader import BUCKET, TableInfo
 from unistream.state.records import CellRecord, KeyedRecord, LogRecord, Record
+from unistream.state.shown import is_shown, shown, shown_name
 from unistream.state.store import TableStore
 
 
 def live_tables(store: TableStore) -> list[TableInfo]:
     """What the operator has opened, by name."""
-    return [_info(store.operator_id, name, record) for name, record in sorted(store.records.items())]
+    return [
+        _info(store.operator_id, name, record)
+        for name, record in sorted(store.records.items())
+        if not is_shown(name)
+    ]
 
 
-def read_live(store: TableStore, name: str) -> pl.DataFrame:
+def read_live(store: TableStore, name: str, raw: bool = True) -> pl.DataFrame:
     """All rows of a table as they are now, in the form of `reader.read_table`."""
     record = store.records.get(name)
     if record is None:
@@ -25,7 +32,11 @@ def read_live(store: TableStore, name: str) -> pl.DataFrame:
             hint=f"did you mean {near!r}?" if near else None,
         )
     if isinstance(record, KeyedRecord):
-        return record.table.scan()
+        rows = record.table.scan()
+        seen = store.records.get(shown_name(name))
+        if raw or not isinstance(seen, CellRecord) or not seen.cell.text:
+            return rows
+        return shown(rows, json.loads(seen.cell.text))
     if isinstance(record, LogRecord):
         log = record.log
         frames = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import polars as pl
 from unistream.errors import StateError, nearest
 from unistream.state.hot_table import HotTable
 from unistream.state.segment_files import SegmentFile
+from unistream.state.shown import is_shown, shown, shown_name
 from unistream.state.snapshot import Description
 from unistream.state.stored_tables import StoredTable
 
@@ -36,11 +38,16 @@ def list_tables(tables: Description) -> list[TableInfo]:
         _info(operator_id, StoredTable(name, described, {}))
         for operator_id, operator in sorted(tables["operators"].items())
         for name, described in sorted(operator["tables"].items())
+        if not is_shown(name)
     ]
 
 
-def read_table(tables: Description, files: Mapping[str, Path], operator_id: str, name: str) -> pl.DataFrame:
+def read_table(
+    tables: Description, files: Mapping[str, Path], operator_id: str, name: str, raw: bool = True
+) -> pl.DataFrame:
     """All rows of a table: keys and values, a log with its `BUCKET`, or a cell's JSON text as `value`.
+
+    Unless they are wanted `raw`, as the operator wants them seen.
 
     `files` tells where each logical name lies. Checksums are verified. A checkpoint of several subtasks has
     one description for each; read them one by one and concatenate.
@@ -51,7 +58,8 @@ def read_table(tables: Description, files: Mapping[str, Path], operator_id: str,
     if table.kind == "keyed":
         rows = HotTable(table.key_schema, table.value_schema)
         table.load_keyed(rows)
-        return rows.scan()
+        seen = tables["operators"][operator_id]["tables"].get(shown_name(name))
+        return rows.scan() if raw or seen is None else shown(rows.scan(), json.loads(seen["value"]))
     frames = [
         frame.select(pl.lit(run.bucket, dtype=pl.Int64).alias(BUCKET), pl.all())
         for run in table.runs()

@@ -99,12 +99,18 @@ def widens(old: pl.DataType, new: pl.DataType) -> bool:
 def check_evolution(table: str, part: str, stored: pl.Schema, asked: pl.Schema, fixed: bool = False) -> bool:
     """Whether stored rows must be adapted to the schema asked for; raises when they cannot be.
 
-    A column may be new (then null), gone, or wider. `fixed` schemas (keys) may only widen.
+    A column may be new (then null), gone, or wider. `fixed` schemas (keys) may only widen. Columns that an
+    operator computes, named with two underscores, may not be new: nobody knows what earlier rows made them.
     """
     problems = [
         f"{name!r} was {stored[name]} and is now {dtype}"
         for name, dtype in asked.items()
         if name in stored and not widens(stored[name], dtype)
+    ]
+    problems += [
+        f"{name!r} is new, and the rows it is made of are gone"
+        for name in asked
+        if name.startswith("__") and name not in stored and not fixed
     ]
     if fixed:
         problems += [f"{name!r} is new" for name in asked if name not in stored]
@@ -113,7 +119,7 @@ def check_evolution(table: str, part: str, stored: pl.Schema, asked: pl.Schema, 
         raise StateError(
             f"Stored {part} of state table {table!r} do not fit the program: {'; '.join(problems)}",
             hint="state may gain nullable columns, widen and drop columns; restore with the program that "
-            "wrote it, or start without the checkpoint",
+            "wrote it, or give the changed step a new name and say allow_dropped_state=True to begin it anew",
         )
     return list(stored.items()) != list(asked.items())
 

@@ -36,17 +36,20 @@ class LiveState:
 
         return _listed(self._runtime.ask(lambda: live_tables(self._store())).result(self._timeout))
 
-    def scan(self, table: str | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+    def scan(
+        self, table: str | None = None, where: pl.Expr | None = None, *, raw: bool = False
+    ) -> pl.DataFrame:
         """The rows of a table as they are now, or those for which `where` holds.
 
-        `table` may be left out when only one has rows. The whole table is copied between two ticks:
-        of very large state, look at a checkpoint instead (`us.read_state`).
+        `table` may be left out when only one has rows. A running aggregate shows its results under your
+        names; `raw` shows what it keeps to compute them. The whole table is copied between two ticks: of
+        very large state, look at a checkpoint instead (`us.read_state`).
         """
         from unistream.state.live import live_tables, read_live
 
         def look() -> pl.DataFrame:
             store = self._store()
-            return read_live(store, _only(live_tables(store), table, self._operator))
+            return read_live(store, _only(live_tables(store), table, self._operator), raw)
 
         rows = self._runtime.ask(look).result(self._timeout)
         return rows if where is None else rows.filter(where)
@@ -68,18 +71,20 @@ def read_state(
     table: str | None = None,
     *,
     id: int | None = None,
+    raw: bool = False,
 ) -> pl.DataFrame:
     """State out of a checkpoint directory or savepoint, whether its job runs or not.
 
     The rows of `table` of `operator`; `table` may be left out where only one has rows. Without `operator` the
-    list of all tables. `id` is that of a checkpoint, the newest by default. Every byte read is verified.
+    list of all tables. `id` is that of a checkpoint, the newest by default. A running aggregate shows its
+    results under your names; `raw` shows what it keeps to compute them. Every byte read is verified.
 
     >>> import tempfile, polars as pl, unistream as us
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     counts = us.from_frame({"k": ["a", "b", "a"]}).group_by("k").agg(n=pl.len()).changes()
     ...     _ = counts.sink_batches(lambda frame: None).run(checkpoint=folder, progress=False)
-    ...     us.read_state(folder, "aggregate-1").height
-    2
+    ...     us.read_state(folder, "aggregate-1").sort("k").rows()
+    [('a', 2), ('b', 1)]
     """
     from unistream.state.checkpoint_store import CheckpointStore
     from unistream.state.reader import list_tables, read_table
@@ -96,7 +101,7 @@ def read_state(
     name = _table_of(known, operator, table, manifest)
     with tempfile.TemporaryDirectory(prefix="unistream-state-") as folder:
         parts = [
-            read_table(part.tables, part.files, operator, name)
+            read_table(part.tables, part.files, operator, name, raw)
             for part in store.fetch(manifest, Path(folder))
             if name in part.tables["operators"].get(operator, {}).get("tables", {})
         ]

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Literal
 
 import polars as pl
 
 How = Literal["sum", "min", "max", "first", "last", "frame"]
+
+
+_NAME_LENGTH = 40
+"""Letters of an expression in the name of what is kept of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,12 @@ class Slots:
     ) -> pl.Expr:
         """The column that holds `partial`; made when there is none that starts and merges alike.
 
-        Sums of floats are not `exact`: what is subtracted again leaves its rounding behind.
+        Sums of floats are not `exact`: what is subtracted again leaves its rounding behind. The name tells
+        what is kept, not where: state that is restored into a changed program must not change its meaning.
         """
-        name = f"{self.prefix}{len(self.found)}"
         key = (partial.meta.serialize(), merge(pl.col("_")).meta.serialize())
+        digest = blake2b(key[0] + b"/" + key[1], digest_size=6).hexdigest()
+        name = f"{self.prefix}:{' '.join(str(partial).split())[:_NAME_LENGTH]}#{digest}"
         if key not in self.found:
             self.found[key] = Slot(name, partial, merge(pl.col(name)), how, nullable, keeps_values, exact)
         return pl.col(self.found[key].name)

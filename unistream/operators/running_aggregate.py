@@ -20,6 +20,7 @@ from unistream.operators.accumulators import Accumulators, Mask
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.state.distinct import distinct
+from unistream.state.shown import show_as
 
 _ORDERLESS = ("sum", "min", "max")
 _COUNT = "__count"
@@ -122,6 +123,7 @@ class _Folded(Operator):
     def open(self, context: Context) -> None:
         keys = pl.Schema({name: self._schema.columns[name] for name in self._by})
         self._state = Accumulators(context.state, "groups", keys, self._found)
+        show_as(context.state, "groups", [*self._by, *self._finish])
 
     def process(self, batch: Batch, out: Output) -> None:
         if self._updating:

@@ -40,6 +40,7 @@ from unistream.state.local_storage import LocalStorage
 from unistream.state.manifest import Manifest, SinkToken, SubtaskState
 from unistream.state.ownership import own
 from unistream.state.rocksdb import RocksBackend
+from unistream.state.shown import is_shown
 from unistream.state.snapshot import PendingSnapshot
 from unistream.state.storage import Storage, storage_for
 
@@ -141,21 +142,35 @@ class Checkpoints:
         """The tables of one operator, with their restored content."""
         return self._backend.store(operator_id)
 
-    def check_all_used(self, vertices: Sequence[str], allow_dropped: bool) -> None:
+    def check_all_used(self, vertices: Sequence[str], stateful: Sequence[str], allow_dropped: bool) -> None:
         """After all operators were opened: state and positions that nobody took would be lost silently."""
-        if self._restored is None or allow_dropped:
+        if self._restored is None:
             return
         known = set(vertices)
-        tables = [f"table {table!r} of {operator!r}" for operator, table in self._backend.unclaimed()]
+        left = [(operator, table) for operator, table in self._backend.unclaimed() if not is_shown(table)]
+        tables = [f"table {table!r} of {operator!r}" for operator, table in left]
         sources = [f"positions of source {name!r}" for name in self._restored.positions if name not in known]
         tokens = () if self._restored.extra.get(COMMITTED) else self._restored.tokens
         sinks = [f"rows of sink {token.vertex!r}" for token in tokens if token.vertex not in known]
         dropped = sorted({*tables, *sources, *sinks})
-        if dropped:
+        if dropped and not allow_dropped:
             raise StateError(
                 f"The program no longer has what checkpoint {self._restored.id} holds: {', '.join(dropped)}",
                 hint="give steps their old names with .named(...), or start with allow_dropped_state=True",
             )
+        self._say_what_was_kept(stateful, dropped)
+
+    def _say_what_was_kept(self, stateful: Sequence[str], dropped: Sequence[str]) -> None:
+        """Before the first row; what is dropped is worth a warning."""
+        assert self._restored is not None
+        held = {operator for state in self._restored.states for operator in state.tables["operators"]}
+        for what, level, names in (
+            ("kept", logging.INFO, [name for name in stateful if name in held]),
+            ("new, begins empty", logging.INFO, [name for name in stateful if name not in held]),
+            ("dropped", logging.WARNING, dropped),
+        ):
+            if names:
+                logger.log(level, "checkpoint %s, %s: %s", self._restored.id, what, ", ".join(names))
 
     # The eight steps
 

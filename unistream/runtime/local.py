@@ -104,7 +104,7 @@ class LocalRuntime:
         self._meter.follow(tasks)
         self._alignment = Alignment(tasks, around.settings.max_drift, patient=around.until != "available")
         if self._checkpoints is not None:
-            self._checkpoints.check_all_used(list(self.tasks), around.allow_dropped_state)
+            self._checkpoints.check_all_used(list(self.tasks), list(self.stores), around.allow_dropped_state)
             self._checkpoints.follow(tasks)
 
     def _open_sinks(self) -> None:
