@@ -16,6 +16,7 @@ import unistream as us
 RESULTS = ("changes", "firsts", "windows")
 KEYS = 7
 SPREAD_SECONDS = 3
+NEAR_SECONDS = 20
 SCHEMA = pl.Schema(
     {"row": pl.Int64, "key": pl.Int64, "user": pl.Int64, "ts": pl.Datetime("us"), "value": pl.Int64}
 )
@@ -80,6 +81,34 @@ def run_to_the_end(source: str, folder: str, every: str, tick_rows: int) -> int:
     job = to_parquet(us.scan_parquet(Path(source) / "*.parquet"), Path(folder) / "out")
     progress = job.run(checkpoint=Path(folder) / "ckpt", every=every, settings=settings, progress=False)
     return progress.rows_in
+
+
+def pairs(source: us.Stream) -> us.Stream:
+    """Each gain beside the losses of its key that are near in time, or alone."""
+    timed = source.with_event_time("ts", delay=f"{SPREAD_SECONDS}s")
+    gains, losses = timed.filter(pl.col("value") > 0), timed.filter(pl.col("value") < 0)
+    near = gains.join(losses, on="key", how="left", within=("-5s", f"{NEAR_SECONDS}s"), suffix="_loss")
+    return near.select("row", "row_loss", "key", "value", "value_loss")
+
+
+def join_to_the_end(source: str, folder: str, every: str, tick_rows: int) -> int:
+    """The job that joins its input with itself."""
+    settings = us.Settings(tick_rows=tick_rows, queue_chunks=4, whole_query=False)
+    job = pairs(us.scan_parquet(Path(source) / "*.parquet")).sink_parquet(Path(folder) / "out" / "pairs")
+    return job.run(checkpoint=Path(folder) / "ckpt", every=every, settings=settings, progress=False).rows_in
+
+
+def check_pairs(rows: pl.DataFrame, found: pl.DataFrame) -> None:
+    """Compared with all rows beside all others."""
+    losses = rows.filter(pl.col("value") < 0).select("key", at="ts", row_loss="row", value_loss="value")
+    gains = rows.filter(pl.col("value") > 0)
+    later = pl.col("at") - pl.col("ts")
+    near = later.is_between(pl.duration(seconds=-5), pl.duration(seconds=NEAR_SECONDS))
+    met = gains.join(losses, on="key").filter(near)
+    alone = gains.join(met, on="row", how="anti")
+    names = ["row", "row_loss", "key", "value", "value_loss"]
+    expected = pl.concat([met.select(names), alone.select("row", "key", "value")], how="diagonal")
+    assert_equal("pairs", found.sort("row", "row_loss"), expected.select(names).sort("row", "row_loss"))
 
 
 def with_checkpoints_at(url: str, source: str, folder: str) -> int:

@@ -11,6 +11,7 @@ from recovery_forks import Forks
 from recovery_jobs import (
     RESULTS,
     check_all,
+    check_pairs,
     check_tables,
     clear_postgres,
     in_tables,
@@ -43,6 +44,7 @@ class Siege:
 
     forks: Forks
     tables: str = ""
+    joins: bool = False
     rows: int = 3000
     tick_rows: int = 25
 
@@ -62,7 +64,9 @@ class Siege:
         killed = 0
         while not self._once(folder, random if killed < most else None):
             killed += 1
-        if self.tables:
+        if self.joins:
+            check_pairs(rows, written(folder / "out", "pairs"))
+        elif self.tables:
             check_tables(rows, in_tables(folder, self.tables))
         else:
             check_all(rows, {name: written(folder / "out", name) for name in RESULTS})
@@ -71,7 +75,7 @@ class Siege:
     def _once(self, folder: Path, random: Random | None) -> bool:
         """Whether a process came to its end, which it does at the latest when nobody kills it."""
         known = newest(folder / "ckpt")
-        function = "into_tables" if self.tables else "run_to_the_end"
+        function = "into_tables" if self.tables else "join_to_the_end" if self.joins else "run_to_the_end"
         arguments = [folder / "in", folder, "20ms", self.tick_rows, *([self.tables] if self.tables else [])]
         child = self.forks.start("recovery_jobs", function, *arguments)
         if random is None:
@@ -103,6 +107,16 @@ def test_fifty_kills_of_a_job_that_writes_files(forks: Forks) -> None:
 
 def test_fifty_kills_of_a_job_that_writes_tables(forks: Forks) -> None:
     Siege(forks, "sqlite").run(kills=50, seed=2)
+
+
+def test_fifty_kills_of_a_job_that_joins(forks: Forks) -> None:
+    Siege(forks, joins=True).run(kills=50, seed=4)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(10))
+def test_a_thousand_kills_of_a_job_that_joins(forks: Forks, seed: int) -> None:
+    Siege(forks, joins=True).run(kills=100, seed=300 + seed)
 
 
 @pytest.mark.slow
