@@ -42,7 +42,8 @@ class SessionWindowSpec(WindowSpec):
             raise InvalidQuery(
                 "Sessions give their results when they close",
                 self.where,
-                "leave out emit= and allowed_lateness=; allow more disorder with with_event_time(delay=)",
+                "leave out emit= and allowed_lateness=; allow more disorder with with_event_time(delay=), or use "
+                ".group_by(...).agg(...) for running results",
             )
         return found
 
