@@ -22,11 +22,15 @@ _COUNT, _SLOT, _ALL = "__count", "__slot", "__all"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The open sessions of some keys; `codes` says which key each has, `older` where older ones lie."""
+    """The open sessions of some keys; `codes` says which key each has, `older` where older ones lie.
+
+    `newest` is the row of each key in the table of that name, -1 for none.
+    """
 
     frame: pl.DataFrame
     codes: Codes
     older: RowIds
+    newest: RowIds
 
 
 class SessionTable:
@@ -87,7 +91,7 @@ class SessionTable:
             frames.append(self._older.read(older[-1]).select(self._values))
             all_codes.append(some[ids >= 0])
         lost: RowIds = np.concatenate(older) if older else np.empty(0, dtype=np.int64)
-        return Found(pl.concat(frames), np.concatenate(all_codes), lost)
+        return Found(pl.concat(frames), np.concatenate(all_codes), lost, newest)
 
     def put(self, keys: pl.DataFrame, found: Found, sessions: Sessions, parts: pl.DataFrame) -> None:
         """Replace the open sessions of these keys by `sessions`, one row of `parts` each."""
@@ -99,7 +103,10 @@ class SessionTable:
         last = np.append(codes[1:] != codes[:-1], True)
         newest = np.flatnonzero(last)
         count = np.diff(newest, prepend=-1)
-        ids, _ = self._newest.upsert(self._key_frame(keys[codes[newest]]))
+        ids = found.newest[codes[newest]]
+        missing = np.flatnonzero(ids < 0)
+        if len(missing):
+            ids[missing], _ = self._newest.upsert(self._key_frame(keys[codes[newest][missing]]))
         alone = len(newest) == len(codes)
         rows = values if alone else values[newest]
         self._newest.write(ids, rows.with_columns(pl.Series(_COUNT, count, dtype=pl.Int32)))

@@ -42,8 +42,8 @@ class SessionWindowSpec(WindowSpec):
             raise InvalidQuery(
                 "Sessions give their results when they close",
                 self.where,
-                "leave out emit= and allowed_lateness=; allow more disorder with with_event_time(delay=), or use "
-                ".group_by(...).agg(...) for running results",
+                "leave out emit= and allowed_lateness=; allow more disorder with with_event_time(delay=), "
+                "or take .group_by(...).agg(...) for running results",
             )
         return found
 
@@ -186,5 +186,8 @@ class SessionWindowOperator(Operator):
 def _together(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows by session, each in the order they came: grouping what lies together is twice as fast."""
     numbers = rows.get_column(SESSION).to_numpy()
-    order = np.argsort(numbers * rows.height + np.arange(rows.height))
-    return rows[order].with_columns(pl.col(SESSION).set_sorted())
+    bits = rows.height.bit_length()
+    packed = (numbers << bits) | np.arange(rows.height)  # sorting numbers is faster than sorting their places
+    packed.sort()
+    order = packed & ((1 << bits) - 1)
+    return rows[pl.Series(order.astype(np.uint32))].with_columns(pl.col(SESSION).set_sorted())
