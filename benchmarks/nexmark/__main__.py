@@ -18,8 +18,8 @@ import unistream as us
 from benchmarks.measure import Run, in_child
 from benchmarks.nexmark.kernels import MODES, generate
 from benchmarks.nexmark.polars_queries import POLARS
-from benchmarks.nexmark.queries import QUERIES
-from benchmarks.nexmark.sources import KINDS
+from unistream.nexmark.queries import QUERIES
+from unistream.nexmark.sources import KINDS
 
 BIDS = {"pushed": ("auction", "bidder", "price", "dateTime"), "all columns": None}
 

@@ -13,12 +13,12 @@ import polars as pl
 
 import unistream as us
 from benchmarks.nexmark.polars_queries import POLARS
-from benchmarks.nexmark.queries import QUERIES
-from benchmarks.nexmark.sources import KINDS, timed
 from unistream.expressions.schema import Changes
 from unistream.io.base import Request, Sink, Writer, WriterContext
 from unistream.io.memory import MemorySink
 from unistream.io.nexmark import NexmarkSource
+from unistream.nexmark.queries import QUERIES
+from unistream.nexmark.sources import KINDS, timed
 
 
 @dataclass(frozen=True, eq=False)

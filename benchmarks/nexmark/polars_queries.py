@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.nexmark.queries import BID, QUERIES
-from benchmarks.nexmark.sources import side_input
+from unistream.nexmark.queries import BID, QUERIES
+from unistream.nexmark.sources import side_input
 
 Tables = Mapping[str, pl.LazyFrame]
 TEN_SECONDS = pl.col("dateTime").dt.truncate("10s")

@@ -12,11 +12,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import unistream as us
-from benchmarks.nexmark import sources
-from benchmarks.nexmark.queries import QUERIES
 from benchmarks.nexmark.reference import SQL, answer
 from unistream.clock import Random
 from unistream.expressions.changelog import fold_changes
+from unistream.nexmark import sources
+from unistream.nexmark.queries import QUERIES
 from unistream.testing import CommittedSink, Crashed, VirtualClock, crash_at, verify
 
 SLOW: dict[str, Any] = {"rate": 500, "start": datetime(2015, 7, 15)}

@@ -32,7 +32,8 @@ class Sources:
 
 def timed(streams: Mapping[str, us.Stream]) -> Sources:
     """Streams by kind, each with its event time."""
-    return Sources(*(streams[kind].with_event_time("dateTime", delay=DELAY) for kind in KINDS))
+    person, auction, bid = (streams[kind].with_event_time("dateTime", delay=DELAY) for kind in KINDS)
+    return Sources(person, auction, bid)
 
 
 def generated(events: int | None = None, **options: Any) -> Sources:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import polars as pl
 
 import unistream as us
-from benchmarks.nexmark.sources import Sources
+from unistream.nexmark.sources import Sources
 
 SOON = "10s"
 """No auction lasts longer, and nothing is named longer before it begins."""
