@@ -28,7 +28,8 @@ from unistream.operators.join_layout import (
     check_timed,
     late_columns,
 )
-from unistream.operators.join_matching import CODE, TICK, columns_of, near_pairs, really_equal, with_code
+from unistream.operators.join_matching import CODE, TICK, near_pairs, really_equal, with_code
+from unistream.operators.row_order import columns_of
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000

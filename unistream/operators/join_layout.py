@@ -15,7 +15,8 @@ from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import OperatorSpec
 from unistream.operators.join_codes import Places
-from unistream.operators.join_matching import columns_of, index_of
+from unistream.operators.join_matching import index_of
+from unistream.operators.row_order import columns_of
 from unistream.operators.time_axis import TimeAxis
 
 How = Literal["inner", "left", "right", "full", "semi", "anti"]

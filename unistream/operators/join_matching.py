@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
+from unistream.operators.row_order import columns_of
 from unistream.state.key_groups import stable_hash
 
 CODE, TICK = "__code", "__tick"
@@ -55,11 +56,6 @@ def really_equal(
         # Keys with a null have no code, so there are none here.
         same &= (one.get_column(name)[pairs[0]] == other.get_column(name)[pairs[1]]).to_numpy()
     return None if same.all() else same
-
-
-def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Some columns, without the query that `select` makes."""
-    return pl.DataFrame([frame.get_column(name) for name in names])
 
 
 def index_of(places: Places) -> pl.Series:

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from unistream.operators.join_codes import Places
-from unistream.operators.join_matching import CODE, columns_of
+from unistream.operators.join_matching import CODE
+from unistream.operators.row_order import columns_of
 from unistream.state.backend import StateStore
 
 DELTA = "__delta"

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_matching import columns_of
+from unistream.operators.row_order import columns_of
 from unistream.operators.window_layout import consecutive
 from unistream.state.hot_table import HotTable
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -42,3 +44,8 @@ def taken(frame: pl.DataFrame, order: Positions) -> pl.DataFrame:
     """
     positions = pl.Series(order.astype(np.uint32))
     return pl.DataFrame([series[positions] for series in frame.get_columns()])
+
+
+def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns, without the query that `select` makes."""
+    return pl.DataFrame([frame.get_column(name) for name in names])

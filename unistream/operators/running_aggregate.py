@@ -16,9 +16,10 @@ from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.changelog import COMING
 from unistream.expressions.expression_tree import cast_column
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
-from unistream.operators.accumulators import Accumulators, Mask
+from unistream.operators.accumulators import Accumulators
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
+from unistream.operators.folded_array import Mask
 from unistream.state.distinct import distinct
 from unistream.state.shown import show_as
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from unistream.elements import MAX_TIME
+from unistream.elements import MAX_TIME, MIN_TIME
+from unistream.expressions.aggregates import StateColumn
+from unistream.operators.folded_array import FoldedArray, value_columns
+from unistream.operators.row_order import columns_of, taken
 from unistream.operators.session_ends import EndCalendar
-from unistream.operators.session_intervals import Codes, Sessions
+from unistream.operators.session_intervals import Codes, Sessions, key_codes
+from unistream.operators.session_lateness import Marks
+from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import SEQUENCE, Contents
 from unistream.operators.window_layout import END, START
 from unistream.state.backend import KeyedTable, RowIds, StateStore
@@ -17,7 +23,7 @@ from unistream.state.backend import KeyedTable, RowIds, StateStore
 BORN = SEQUENCE
 """How many rows had come before the first one of a session."""
 
-_COUNT, _SLOT, _ALL = "__count", "__slot", "__all"
+_COUNT, _FLOOR, _SLOT, _ALL = "__count", "__floor", "__slot", "__all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +39,49 @@ class Found:
     newest: RowIds
 
 
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Of the newest session of some keys where it begins and ends, how many sessions the key has (0: it
+    waits for the first) and, if there are older ones, where the last of them ends."""
+
+    starts: Ticks
+    ends: Ticks
+    counts: Codes
+    floors: Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Sessions made of new rows: where they begin and end, when the first row came, and their parts."""
+
+    starts: Ticks
+    ends: Ticks
+    born: Codes
+    parts: pl.DataFrame
+
+
+_PAGES = 64
+"""How fine the calendar is, for each gap: what ends soon is looked at again and again until it does."""
+
+
 class SessionTable:
     """Most keys have one open session at most: it is the row of its key in the table `newest`.
 
     A key whose rows are further out of order than a gap has several; the older ones are in the table
     `older` under the key and a number, and the newest knows how many sessions the key had when it was
-    written. A newest session closes last, so a key without one has none.
+    written, and where the last older one ends (`__floor`). A newest session closes last, so a key without one
+    has none.
     """
 
-    def __init__(self, state: StateStore, keys: pl.Schema, contents: Contents, gap: int) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        keys: pl.Schema,
+        contents: Contents,
+        gap: int,
+        columns: Sequence[StateColumn] = (),
+    ) -> None:
+        """`columns` are those of the contents where all of them fold in place."""
         self._by = keys.names()
         self._contents = contents
         bounds = {START: pl.Int64(), END: pl.Int64(), BORN: pl.Int64()}
@@ -49,10 +89,13 @@ class SessionTable:
         table_keys = pl.Schema(keys) if keys else pl.Schema({_ALL: pl.Int8()})
         values = pl.Schema({**bounds, **contents.stored})
         self._values = values.names()
-        self._newest = state.keyed("newest", table_keys, pl.Schema({**values, _COUNT: pl.Int32()}))
+        stored = value_columns(columns) if columns else contents.stored
+        own = pl.Schema({**bounds, **stored, _COUNT: pl.Int32(), _FLOOR: pl.Int64()})
+        self._newest = state.keyed("newest", table_keys, own)
+        self._arrays = [FoldedArray(column, self._newest) for column in columns]
         self._older = state.keyed("older", pl.Schema({**table_keys, _SLOT: pl.Int32()}), values)
         self._older_end = self._least_older_end()
-        self._calendar = EndCalendar(gap // 8)
+        self._calendar = EndCalendar(gap // _PAGES)
         rows = self._newest.rows()
         self._calendar.enter(rows, self._newest.column(END).take(rows))
 
@@ -61,7 +104,7 @@ class SessionTable:
 
     def last_sequence(self) -> int:
         """The greatest number of a row that is known of."""
-        frames = [table.read(table.rows()) for table in (self._newest, self._older)]
+        frames = [self._read(self._newest.rows()), self._older.read(self._older.rows())]
         born = [int(frame[BORN].max()) for frame in frames if frame.height]  # type: ignore[arg-type]
         return max([-1, *born, *(self._contents.last_sequence(frame) for frame in frames)])
 
@@ -76,22 +119,87 @@ class SessionTable:
     def _key_frame(self, keys: pl.DataFrame) -> pl.DataFrame:
         return keys if self._by else pl.DataFrame({_ALL: np.zeros(keys.height, dtype=np.int8)})
 
+    def _read(self, rows: RowIds) -> pl.DataFrame:
+        """Newest sessions as older ones are kept."""
+        if not self._arrays:
+            return columns_of(self._newest.read(rows), self._values)
+        bounds = [pl.Series(name, self._newest.column(name).take(rows)) for name in (START, END, BORN)]
+        return pl.DataFrame([*bounds, *(array.read(rows) for array in self._arrays)])
+
+    def _write(self, rows: RowIds, values: pl.DataFrame, counts: Codes, floors: Ticks) -> None:
+        """Replace newest sessions, and what their keys have beside them."""
+        for array in self._arrays:
+            array.put(rows, values.get_column(array.name))
+        if self._arrays:
+            values = columns_of(values, [START, END, BORN])
+        beside = [pl.Series(_COUNT, counts, dtype=pl.Int32), pl.Series(_FLOOR, floors)]
+        self._newest.write(rows, values.with_columns(beside))
+
     def find(self, keys: pl.DataFrame) -> Found:
         """All open sessions of these distinct keys."""
         newest = self._newest.find(self._key_frame(keys))
         codes = np.flatnonzero(newest >= 0)
+        more = self._newest.column(_COUNT).take(newest[codes]) - 1
+        codes, more = codes[more >= 0], more[more >= 0]  # others have a row and wait for their first session
         rows = newest[codes]
-        more = self._newest.column(_COUNT).take(rows) - 1
-        frames, all_codes, older = [self._newest.read(rows).select(self._values)], [codes], []
+        frames, all_codes, older = [self._read(rows)], [codes], []
         for slot in range(int(more.max()) if len(rows) else 0):
             some = codes[more > slot]
             keyed = self._key_frame(keys[some]).with_columns(pl.lit(slot, pl.Int32).alias(_SLOT))
             ids = self._older.find(keyed)
             older.append(ids[ids >= 0])
-            frames.append(self._older.read(older[-1]).select(self._values))
+            frames.append(columns_of(self._older.read(older[-1]), self._values))
             all_codes.append(some[ids >= 0])
         lost: RowIds = np.concatenate(older) if older else np.empty(0, dtype=np.int64)
         return Found(pl.concat(frames), np.concatenate(all_codes), lost, newest)
+
+    def place(self, keys: pl.DataFrame) -> RowIds:
+        """The row of each key, made where there is none; keys may occur several times."""
+        keys = self._key_frame(keys)
+        rows = self._newest.find(keys)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            distinct, codes = key_codes(keys[missing], keys.columns)
+            made, _ = self._newest.upsert(distinct)
+            rows[missing] = made[codes]
+        return rows
+
+    def standings(self, rows: RowIds) -> Standings:
+        """What is known of these rows."""
+        return Standings(*(self._newest.column(name).take(rows) for name in (START, END, _COUNT, _FLOOR)))
+
+    def grow(self, rows: RowIds, fresh: Marks, given: Given) -> None:
+        """Put one session into each row: what is `fresh` begins a session, behind the newest if there is one.
+
+        The others reach into the newest session of their key, and into no older one.
+        """
+        begins = np.flatnonzero(fresh)
+        counts = self._newest.column(_COUNT).take(rows)
+        began = rows[begins]
+        self._set_aside(began[counts[begins] > 0])
+        for name, values, meet in (
+            (START, given.starts, np.minimum),
+            (END, given.ends, np.maximum),
+            (BORN, given.born, np.minimum),
+        ):
+            bounds = self._newest.column(name)
+            bounds[rows] = np.where(fresh, values, meet(bounds.take(rows), values))
+        self._newest.column(_COUNT)[rows] = counts + fresh
+        for array in self._arrays:
+            array.fold(rows, begins, given.parts.get_column(array.name))
+        self._newest.touch(rows)
+        self._calendar.enter(began, given.ends[begins])
+
+    def _set_aside(self, rows: RowIds) -> None:
+        """The newest sessions of these rows become older ones."""
+        if not len(rows):
+            return
+        slots = pl.Series(_SLOT, self._newest.column(_COUNT).take(rows) - 1)
+        ids, _ = self._older.upsert(self._newest.keys(rows).with_columns(slots))
+        self._older.write(ids, self._read(rows))
+        ends = self._newest.column(END).take(rows)
+        self._newest.column(_FLOOR)[rows] = ends
+        self._older_end = min(self._older_end, int(ends.min()))
 
     def put(self, keys: pl.DataFrame, found: Found, sessions: Sessions, parts: pl.DataFrame) -> None:
         """Replace the open sessions of these keys by `sessions`, one row of `parts` each."""
@@ -109,7 +217,9 @@ class SessionTable:
             ids[missing], _ = self._newest.upsert(self._key_frame(keys[codes[newest][missing]]))
         alone = len(newest) == len(codes)
         rows = values if alone else values[newest]
-        self._newest.write(ids, rows.with_columns(pl.Series(_COUNT, count, dtype=pl.Int32)))
+        # Sessions of a key lie beside each other: the one in front of its newest ends where that is.
+        before = sessions.ends[np.maximum(newest - 1, 0)]
+        self._write(ids, rows, count, np.where(count > 1, before, MIN_TIME))
         self._calendar.enter(ids, sessions.ends[newest])
         if not alone:
             slots = np.arange(len(codes)) - np.repeat(newest - count + 1, count)
@@ -128,8 +238,12 @@ class SessionTable:
             for table, rows in ((self._older, self._ended_older(until)), (self._newest, self._ended(until)))
             if len(rows)
         ]
+        if not closed:
+            return None
         # What follows may go by order, which must not depend on how far time moved at once.
-        return pl.concat(closed).sort(END, BORN).drop(BORN) if closed else None
+        frame = pl.concat(closed) if len(closed) > 1 else closed[0]
+        order = np.lexsort([frame.get_column(name).to_numpy() for name in (BORN, END)])
+        return taken(frame.drop(BORN), order)
 
     def _ended_older(self, until: int) -> RowIds:
         if self._older_end > until:
@@ -150,11 +264,7 @@ class SessionTable:
         return rows[~waiting]
 
     def _taken(self, table: KeyedTable, rows: RowIds) -> pl.DataFrame:
-        frame = pl.DataFrame(
-            [
-                *table.keys(rows).select(self._by).get_columns(),
-                *table.read(rows).select(self._values).get_columns(),
-            ]
-        )
+        values = self._read(rows) if table is self._newest else columns_of(table.read(rows), self._values)
+        frame = pl.DataFrame([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
         table.delete(rows)
         return frame

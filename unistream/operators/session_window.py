@@ -14,10 +14,13 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.session_intervals import key_codes, sessions_of
+from unistream.operators.row_order import columns_of
+from unistream.operators.session_intervals import Codes, key_codes, sessions_of
 from unistream.operators.session_lateness import late_marks
+from unistream.operators.session_runs import SessionRuns
 from unistream.operators.session_table import BORN, SessionTable
 from unistream.operators.time_axis import TimeAxis, least
+from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import Listed
 from unistream.operators.window_layout import END, START
 from unistream.operators.window_spec import WindowSpec, late_rows, result_frame
@@ -59,9 +62,11 @@ class SessionWindowOperator(Operator):
         self._axis = TimeAxis.of(rows)
         self._gap = self._axis.length(spec.window.gap, "gap", spec.where)
         self._contents = Listed.unless_short(spec.calculation.contents(rows.columns, spec.by, spec.where))
+        self._runs = SessionRuns.of(self._contents, self._by, rows, self._gap)
         self._columns = spec.schema([rows]).columns.names()
         self._rows_schema = rows.columns
         self._kept_schema = spec.kept_columns(rows, self._axis)
+        self._kept_names = self._kept_schema.names()
         self._watermark = MIN_TIME
         self._seen = 0
 
@@ -69,7 +74,8 @@ class SessionWindowOperator(Operator):
         self._context = context
         state = context.state
         keys = pl.Schema({name: self._rows_schema[name] for name in self._by})
-        self._table = SessionTable(state, keys, self._contents, self._gap)
+        columns = self._runs.columns if self._runs is not None else ()
+        self._table = SessionTable(state, keys, self._contents, self._gap, columns)
         self._seen = self._table.last_sequence() + 1
         self._rows = state.log("rows", self._kept_schema)
         lows = [least(self._axis.ticks(frame)) for frame in self._rows.frames(0)]
@@ -89,7 +95,7 @@ class SessionWindowOperator(Operator):
             return
         if self._watermark != MIN_TIME and low <= self._watermark - self._gap:
             frame = self._without_late(frame, ticks, out)
-        self._rows.append(0, frame.select(self._kept_schema.names()))
+        self._rows.append(0, columns_of(frame, self._kept_names))
         self._low = min(self._low, low)
         if len(self._rows) >= FOLD_ROWS:
             self._fold()
@@ -138,10 +144,21 @@ class SessionWindowOperator(Operator):
         if not frames:
             return
         rows = frames[0] if len(frames) == 1 else pl.concat(frames)
+        starts, born = self._axis.ticks(rows).to_numpy(), np.arange(self._seen, self._seen + rows.height)
+        if self._runs is not None:
+            left = self._runs.fold(self._table, rows, starts, self._seen)
+            if len(left):
+                self._join(rows[left], starts[left], born[left])
+        else:
+            self._join(rows, starts, born)
+        self._rows.drop([0])
+        self._low = MAX_TIME
+        self._seen += len(born)
+
+    def _join(self, rows: pl.DataFrame, starts: Ticks, born: Codes) -> None:
+        """Put rows together with all open sessions of their keys."""
         keys, codes = key_codes(rows, self._by)
         found = self._table.find(keys)
-        born = np.arange(self._seen, self._seen + rows.height)
-        starts = self._axis.ticks(rows).to_numpy()
         opened = [found.frame.get_column(name).to_numpy() for name in (START, END, BORN)]
         sessions = sessions_of(
             np.concatenate([codes, found.codes]),
@@ -154,9 +171,6 @@ class SessionWindowOperator(Operator):
             numbered, found.frame.with_columns(pl.Series(SESSION, sessions.of[rows.height :]))
         )
         self._table.put(keys, found, sessions, parts)
-        self._rows.drop([0])
-        self._low = MAX_TIME
-        self._seen += rows.height
 
     def _parts(self, rows: pl.DataFrame, opened: pl.DataFrame) -> pl.DataFrame:
         """One part for each session, in their order: that of its rows, merged with what was open of it."""

@@ -26,7 +26,8 @@ from unistream.operators.join_layout import (
     check_timed,
     late_columns,
 )
-from unistream.operators.join_matching import TICK, columns_of
+from unistream.operators.join_matching import TICK
+from unistream.operators.row_order import columns_of
 
 Strategy = Literal["backward", "forward", "nearest"]
 

@@ -203,19 +203,19 @@ class FoldedContents(Contents):
     one_row = True
 
     def __init__(self, parts: Decomposition, result: pl.Schema) -> None:
-        self._parts = parts
+        self.parts = parts
         self.result = result
         self.stored = parts.state_schema
 
     def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
         # Order is kept so that the same input gives the same bytes.
-        return rows.group_by(by, maintain_order=True).agg(self._parts.partial)
+        return rows.group_by(by, maintain_order=True).agg(self.parts.partial)
 
     def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return parts.group_by(by, maintain_order=True).agg(self._parts.merge)
+        return parts.group_by(by, maintain_order=True).agg(self.parts.merge)
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return parts.select(*by, *self._parts.finish)
+        return parts.select(*by, *self.parts.finish)
 
 
 class BufferedContents(Contents):

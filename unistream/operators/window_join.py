@@ -21,11 +21,11 @@ from unistream.operators.join_matching import (
     CODE,
     MOST_PAIRS,
     TICK,
-    columns_of,
     equal_pairs,
     really_equal,
     with_code,
 )
+from unistream.operators.row_order import columns_of
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.window_layout import END, PANE, START, Layout, make_layout
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START
