@@ -16,6 +16,7 @@ import click
 
 from unistream import errors
 from unistream.cli_base import guarded
+from unistream.cli_bench import bench
 from unistream.cli_checkpoints import checkpoints, savepoint, state
 from unistream.location import raised_at
 
@@ -113,51 +114,7 @@ def doctor(as_json: bool) -> None:
 main.add_command(checkpoints)
 main.add_command(state)
 main.add_command(savepoint)
-
-
-@main.group()
-def bench() -> None:
-    """Data to measure with."""
-
-
-@bench.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--events", type=click.IntRange(0), default=1_000_000, show_default=True)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["parquet", "ndjson", "csv"]),
-    default="parquet",
-    show_default=True,
-)
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(["person", "auction", "bid"]),
-    help="Only these; may be given several times.",
-)
-@click.option(
-    "--event-rate", type=float, default=10_000, show_default=True, help="Events a second of event time."
-)
-@click.option("--start", type=click.DateTime(), help="When the first event happens.  [default: 2015-07-15]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--overwrite", is_flag=True, help="Replace what the folders hold.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-@guarded
-def generate(folder: Path, events: int, kinds: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Write Nexmark events to FOLDER/person, FOLDER/auction and FOLDER/bid."""
-    from unistream.cli_bench import FIRST_EVENT, KINDS, generate_events
-
-    options["start"] = options["start"] or FIRST_EVENT
-    written = {}
-    progress = False if as_json else None
-    for kind, done in generate_events(folder, events, kinds=kinds or KINDS, progress=progress, **options):
-        written[kind] = done.rows_out
-        if not as_json:
-            click.echo(f"{done.rows_out:,} rows in {folder / kind}")
-    if as_json:
-        click.echo(json.dumps(written))
+main.add_command(bench)
 
 
 def load_job(target: str) -> Any:

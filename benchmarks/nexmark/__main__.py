@@ -14,12 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import unistream as us
 from benchmarks.measure import Run, in_child
 from benchmarks.nexmark.kernels import MODES, generate
 from benchmarks.nexmark.polars_queries import POLARS
+from unistream.nexmark.files import generate_events
 from unistream.nexmark.queries import QUERIES
-from unistream.nexmark.sources import KINDS
 
 BIDS = {"pushed": ("auction", "bidder", "price", "dateTime"), "all columns": None}
 
@@ -30,7 +29,7 @@ def measure(query: str, events: int, folder: Path, rounds: int) -> None:
     runs: dict[str, list[Run]] = {name: [] for name in modes}
     for _ in range(rounds):
         for name, run in modes.items():
-            runs[name].append(in_child(run, query, folder))
+            runs[name].append(run(query, events, folder))
     cells = [f"{query:>4}"]
     for name in MODES:
         rate = [events / run.seconds / 1e6 for run in runs.get(name, [])]
@@ -40,7 +39,7 @@ def measure(query: str, events: int, folder: Path, rounds: int) -> None:
         ratios = [base.seconds / mine.seconds for base, mine in pairs]
         cells.append(f"{statistics.median(ratios):7.2f}" if ratios else f"{'-':>7}")
     for name in MODES:
-        peaks = [run.result["peak_mb"] for run in runs.get(name, [])]
+        peaks = [run.peak_mb for run in runs.get(name, [])]
         cells.append(f"{statistics.median(peaks):7.0f}" if peaks else f"{'-':>7}")
     print(" ".join(cells), flush=True)
 
@@ -56,8 +55,8 @@ def main(events: int, queries: list[str], rounds: int) -> None:
     print(" ".join(["    ", *heads, *(f"{name:>7}" for name in MODES)]), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for kind in KINDS:
-            us.scan_nexmark(events, which=kind).sink_parquet(folder / kind).run(progress=False)  # type: ignore[arg-type]
+        for _ in generate_events(folder, events, progress=False):
+            pass
         for query in queries:
             measure(query, events, folder, rounds)
 
