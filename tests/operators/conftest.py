@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from unistream.state.rocksdb import RocksBackend
 from unistream.testing.bench import Gathered
 from unistream.testing.clock import VirtualClock
 from unistream.testing.schedules import cut_at_random
+
+# The modules beside the tests can be imported by them.
+sys.path.append(str(Path(__file__).parent))
 
 Events = Sequence[Batch | Watermark]
 Outputs = dict[str, pl.DataFrame]
