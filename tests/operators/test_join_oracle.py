@@ -102,8 +102,8 @@ def test_few_pairs_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("first", range(0, BY_NIGHT, AT_ONCE))
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", range(0, BY_NIGHT, AT_ONCE))
 def test_many_random_sequences(kind: str, first: int, tmp_path: Path) -> None:
     check_seeds(KINDS[kind], range(PER_KIND + first, PER_KIND + first + AT_ONCE), tmp_path)
 
