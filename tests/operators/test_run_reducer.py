@@ -82,8 +82,11 @@ def reduced(frame: pl.DataFrame, aggregates: dict[str, pl.Expr]) -> tuple[pl.Dat
     keys = frame["k"].to_numpy()
     order = np.argsort(keys, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(keys[order]) != 0))
-    got = reducer.reduce(frame, order, first)
-    return None if got is None else (got, frame.group_by("k").agg(parts.partial).sort("k").drop("k"))
+    values = reducer.values_of(frame)
+    if values is None:
+        return None
+    grouped = frame.group_by("k").agg(parts.partial).sort("k").drop("k")
+    return reducer.reduce(values, order, first), grouped
 
 
 @pytest.mark.parametrize("nulls", [False, True])

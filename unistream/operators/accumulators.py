@@ -11,6 +11,8 @@ import polars as pl
 from unistream.expressions.aggregates import Decomposition
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
 from unistream.operators.row_order import in_key_order, in_row_order, taken
+from unistream.operators.row_places import place_rows, runs_of
+from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import KeyedTable, RowIds, StateStore
 
 _ROW = "__row"
@@ -57,6 +59,25 @@ class Accumulators:
             states[array.name] = array.fold(rows, fresh, partials.get_column(array.name))
         self.table.touch(rows)
         return Groups(rows, new, keys, pl.DataFrame([states[name] for name in self._order]))
+
+    def fold_rows(self, rows: pl.DataFrame, reducer: RunReducer) -> Groups | None:
+        """As `fold`, of rows that are not grouped yet; None for rows that the reducer leaves to `group_by`.
+
+        `rows` has the key columns first. Every state column must fold in place.
+        """
+        values = reducer.values_of(rows)
+        if values is None:
+            return None
+        keys = pl.DataFrame(rows.get_columns()[: self._key_width])
+        places, made = place_rows(self.table, keys)
+        order, first = runs_of(places)
+        partials = reducer.reduce(values, order, first)
+        heads = order[first]
+        places, new = places.take(heads), made.take(heads)
+        fresh = np.flatnonzero(new)
+        states = [array.fold(places, fresh, partials.get_column(array.name)) for array in self._arrays]
+        self.table.touch(places)
+        return Groups(places, new, taken(keys, heads), pl.DataFrame(states))
 
     def place(self, partials: pl.DataFrame) -> tuple[pl.DataFrame, RowIds, Mask]:
         """The keys of partial rows, their rows in the table and which were made now."""

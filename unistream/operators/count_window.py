@@ -14,7 +14,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.session_intervals import Codes, key_codes
+from unistream.operators.row_places import Codes, key_codes
 from unistream.operators.window_contents import SEQUENCE, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec

@@ -13,7 +13,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.session_intervals import key_codes
+from unistream.operators.row_places import key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import GlobalWindow

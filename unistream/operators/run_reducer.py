@@ -70,8 +70,8 @@ class RunReducer:
             columns.append(_Column(column.name, column.dtype, kind, at, _reduce_of(kind, column)))
         return cls(columns, exprs)
 
-    def reduce(self, rows: pl.DataFrame, order: Positions, first: Positions) -> pl.DataFrame | None:
-        """One row for each run: rows in this order, runs beginning at these places of it.
+    def values_of(self, rows: pl.DataFrame) -> list[pl.Series] | None:
+        """What is reduced of these rows.
 
         None when a null is among what a least or greatest is taken of: `group_by` is asked then.
         """
@@ -79,9 +79,12 @@ class RunReducer:
             values = [rows.get_column(name) for name in self._plain]
         else:
             values = rows.select(self._inputs).get_columns()
+        extremes = {c.values for c in self._columns if c.kind in ("Min", "Max")}
+        return None if any(s.null_count() for at, s in enumerate(values) if at in extremes) else values
+
+    def reduce(self, values: Sequence[pl.Series], order: Positions, first: Positions) -> pl.DataFrame:
+        """One row for each run: rows in this order, runs beginning at these places of it."""
         nulls = [series.null_count() > 0 for series in values]
-        if any(c.values is not None and nulls[c.values] and c.kind in ("Min", "Max") for c in self._columns):
-            return None
         lengths = np.diff(first, append=len(order))
         taken: dict[int, Values] = {}
         made = []

@@ -16,10 +16,12 @@ from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.changelog import COMING
 from unistream.expressions.expression_tree import cast_column
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
-from unistream.operators.accumulators import Accumulators
+from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
-from unistream.operators.folded_array import Mask
+from unistream.operators.folded_array import Mask, folds_in_place
+from unistream.operators.row_order import columns_of
+from unistream.operators.run_reducer import RunReducer
 from unistream.state.distinct import distinct
 from unistream.state.shown import show_as
 
@@ -107,6 +109,10 @@ def _plan(by: Sequence[str], exprs: Sequence[pl.Expr], schema: StreamSchema) -> 
     raise AssertionError("one of the expressions must be in the way")
 
 
+MOST_BY_PLACE = 32_768
+"""Rows of a tick that are put in order of their place in the table; Polars groups larger ones faster."""
+
+
 class _Folded(Operator):
     """Keeps partial aggregates: the batch is grouped once, then folded into the table in place."""
 
@@ -116,6 +122,10 @@ class _Folded(Operator):
         self._updating = schema.changes is not Changes.APPEND
         self._found = found
         self._finish = [expr for expr in found.finish if expr.meta.output_name() != _COUNT]
+        in_place = all(folds_in_place(column) and column.how in _ORDERLESS for column in found.columns)
+        self._reducer = RunReducer.of(found, schema.columns) if in_place else None
+        others = [name for name in schema.columns if name not in spec.by]
+        self._columns = [*spec.by, *others]
         self._count = [expr for expr in found.finish if expr.meta.output_name() == _COUNT]
         self._casts = [cast_column(expr) for expr in self._finish]
         made = spec.schema([schema]).columns
@@ -130,8 +140,13 @@ class _Folded(Operator):
         if self._updating:
             self._process_changes(batch.frame, out)
             return
-        groups = self._state.fold(self._partials(batch.frame))
+        groups = self._folded_by_place(batch.frame) or self._state.fold(self._partials(batch.frame))
         out.emit(self._rows(groups.keys, groups.states, marks(groups.new)))
+
+    def _folded_by_place(self, frame: pl.DataFrame) -> Groups | None:
+        if self._reducer is None or frame.height > MOST_BY_PLACE:
+            return None
+        return self._state.fold_rows(columns_of(frame, self._columns), self._reducer)
 
     def _partials(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.group_by(self._by).agg(self._found.partial)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from unistream.operators.time_grid import Ticks
 
@@ -53,17 +51,3 @@ def sessions_of(codes: Codes, starts: Ticks, ends: Ticks, born: Codes) -> Sessio
         ends=np.maximum.reduceat(ends[order], first),
         born=np.minimum.reduceat(born[order], first),
     )
-
-
-def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Codes]:
-    """The distinct keys, and for each row which of them it has."""
-    keys = rows.select(by)
-    if not by:
-        return pl.DataFrame(height=1), np.zeros(rows.height, dtype=np.int64)
-    if keys.width == 1 and keys.dtypes[0].is_integer() and keys.to_series().null_count() == 0:
-        values, codes = np.unique(keys.to_series().to_numpy(), return_inverse=True)
-        return pl.DataFrame({keys.columns[0]: values}, schema=keys.schema), codes.astype(np.int64, copy=False)
-    distinct = keys.unique(maintain_order=True)
-    numbered = distinct.with_row_index("__code")
-    joined = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
-    return distinct, joined.get_column("__code").to_numpy().astype(np.int64)

@@ -52,14 +52,15 @@ class SessionRuns:
 
     def fold(self, table: SessionTable, rows: pl.DataFrame, starts: Ticks, born: int) -> Positions:
         """Fold rows that came at these ticks; the positions of those that must be looked at closely."""
+        values = self._reducer.values_of(rows)
+        if values is None:
+            return np.arange(rows.height)
         ids = table.place(columns_of(rows, self._by) if self._by else pl.DataFrame(height=rows.height))
         order = _by_row_and_time(ids, starts)
         times, of = starts[order], ids[order]
         apart = (of[1:] != of[:-1]) | (times[1:] - times[:-1] >= self._gap)
         first = np.flatnonzero(np.append(True, apart))
-        parts = self._reducer.reduce(rows, order, first)
-        if parts is None:
-            return np.arange(rows.height)
+        parts = self._reducer.reduce(values, order, first)
         lengths = np.diff(first, append=len(order))
         begins, ends = times[first], times[first + lengths - 1] + self._gap
         places = of[first]

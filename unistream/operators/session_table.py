@@ -12,8 +12,9 @@ from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
 from unistream.operators.folded_array import FoldedArray, value_columns
 from unistream.operators.row_order import columns_of, taken
+from unistream.operators.row_places import place_rows
 from unistream.operators.session_ends import EndCalendar
-from unistream.operators.session_intervals import Codes, Sessions, key_codes
+from unistream.operators.session_intervals import Codes, Sessions
 from unistream.operators.session_lateness import Marks
 from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import SEQUENCE, Contents
@@ -155,14 +156,7 @@ class SessionTable:
 
     def place(self, keys: pl.DataFrame) -> RowIds:
         """The row of each key, made where there is none; keys may occur several times."""
-        keys = self._key_frame(keys)
-        rows = self._newest.find(keys)
-        missing = np.flatnonzero(rows < 0)
-        if len(missing):
-            distinct, codes = key_codes(keys[missing], keys.columns)
-            made, _ = self._newest.upsert(distinct)
-            rows[missing] = made[codes]
-        return rows
+        return place_rows(self._newest, self._key_frame(keys))[0]
 
     def standings(self, rows: RowIds) -> Standings:
         """What is known of these rows."""

@@ -15,7 +15,8 @@ from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.row_order import columns_of
-from unistream.operators.session_intervals import Codes, key_codes, sessions_of
+from unistream.operators.row_places import key_codes
+from unistream.operators.session_intervals import Codes, sessions_of
 from unistream.operators.session_lateness import late_marks
 from unistream.operators.session_runs import SessionRuns
 from unistream.operators.session_table import BORN, SessionTable
