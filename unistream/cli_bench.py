@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from unistream.nexmark.measure import Plan, Step
+    from unistream.nexmark.measure import Result, Step
     from unistream.nexmark.trial import Mode, Sample
 
 MODES: dict[str, tuple[Mode, ...]] = {"batch": ("batch",), "stream": ("stream",), "both": ("batch", "stream")}
 STDOUT = "-"
+
+BUSY = 0.25
+"""Share of the cores that others may use before it is worth a warning."""
 
 
 class QueriesOrCommand(click.Group):
@@ -98,7 +101,8 @@ def run(
 ) -> None:
     """Measure; the name `run` may be left out."""
     from unistream.api.termination import terminable
-    from unistream.nexmark.measure import Plan, samples
+    from unistream.nexmark import report
+    from unistream.nexmark.measure import Plan, machine, results, samples
 
     _check_target(json_to, queries)
     taken: list[Sample] = []
@@ -106,13 +110,16 @@ def run(
     with _without_place():
         options["checkpoint"] = None if checkpoint == "none" else checkpoint
         plan = Plan(queries=queries, modes=MODES[mode] if mode else (), **options)
+        before = machine()
+        _warn_of_others(before)
         try:
             with terminable(), _progress() as watch:
                 taken.extend(samples(plan, watch))
             complete = True
         finally:
             # Also when it was interrupted or a query failed: what was measured so far is not lost.
-            _show(plan, taken, complete, json_to)
+            found = results(taken)
+            _show(report.to_dict(plan, found, before, complete), found, json_to)
 
 
 @contextmanager
@@ -134,8 +141,12 @@ def _check_target(json_to: str | None, queries: tuple[str, ...]) -> None:
     if json_to in QUERIES:
         hint = f"queries come first, as in `unistream bench {json_to} --json`; a file can be ./{json_to}"
         raise errors.InvalidSettings(f"--json {json_to} names a query", hint=hint)
-    folder = Path(json_to).absolute().parent
-    if Path(json_to).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    file = Path(json_to).absolute()
+    try:
+        writable = not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+    except OSError:  # not even looking is allowed
+        writable = False
+    if not writable:
         hint = "name a file in a folder that is there and that you may write to"
         raise errors.ConnectorError(f"{json_to!r} cannot be written", hint=hint)
 
@@ -158,15 +169,21 @@ def _told(step: Step) -> str:
     return f"{step.number} of {step.total}: {step.what}" if step.total else step.what
 
 
-def _show(plan: Plan, taken: list[Sample], complete: bool, json_to: str | None) -> None:
-    from unistream.nexmark import report
-    from unistream.nexmark.measure import results
+def _warn_of_others(machine: dict[str, Any]) -> None:
+    """Figures of a machine that does other things are lower, and differ more."""
+    load, cores = machine["load_before"], machine["usable_cores"]
+    if load > BUSY * cores:
+        told = f"the load of the last minute was {load:.1f} on {cores} cores"
+        click.echo(f"{told}: if that goes on, figures will be lower and differ more", err=True)
 
-    found = results(taken)
+
+def _show(everything: dict[str, Any], found: list[Result], json_to: str | None) -> None:
+    from unistream.nexmark import report
+
     if not found:
         return
     if json_to is not None:
-        text = json.dumps(report.to_dict(plan, found, complete), indent=2)
+        text = json.dumps(everything, indent=2)
         if json_to == STDOUT:
             click.echo(text)
             return

@@ -171,6 +171,7 @@ def test_an_interrupt_shows_what_was_measured(tmp_path: Path) -> None:
         (["--json", "q5"], 2, "unistream bench q5 --json"),
         (["q0", "--json", "no/such/folder.json"], 3, "cannot be written"),
         (["q0", "--json", "."], 3, "cannot be written"),
+        (["q0", "--json", "x" * 300], 3, "cannot be written"),
         (["q0", "--input", "nowhere"], 2, "There is no folder"),
         (["q0", "--input", "."], 2, "There is no folder 'person'"),
         (["q0", "--input", ".", "--events", "5"], 2, "leave out the number"),
@@ -308,6 +309,17 @@ def a_source(**position: int) -> Any:
     task = SourceTask.__new__(SourceTask)
     task.positions = {"events": position}
     return task
+
+
+@pytest.mark.parametrize(("load", "warned"), [(0.1, False), (7.5, True)])
+def test_a_busy_machine_is_mentioned(
+    load: float, warned: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "run_apart", lambda case: a_sample(round=case.round, mode=case.mode))
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    result = bench("q0", "--events", "50", "--json")
+    assert ("figures will be lower" in result.stderr) == warned
+    assert json.loads(result.stdout)["machine"]["load_before"] == load
 
 
 def test_the_command_needs_no_name_for_run(bench: Bench) -> None:

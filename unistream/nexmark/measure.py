@@ -205,7 +205,10 @@ def run_apart(case: Case) -> Sample:
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on and with: versions, processors, memory."""
+    """What is measured on and with: versions, processors, memory, and how busy it is already.
+
+    Ask before measuring: afterwards the load is one's own.
+    """
     import os
     from importlib.metadata import version
 
@@ -220,6 +223,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "polars_threads": pl.thread_pool_size(),
+        "load_before": os.getloadavg()[0],
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import unistream as us
-from unistream.nexmark.measure import Plan, Result, machine
+from unistream.nexmark.measure import Plan, Result
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,7 +106,9 @@ def rich_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def to_dict(plan: Plan, results: Sequence[Result], complete: bool = True) -> dict[str, Any]:
+def to_dict(
+    plan: Plan, results: Sequence[Result], machine: Mapping[str, Any], complete: bool = True
+) -> dict[str, Any]:
     """Everything as plain values: the machine, what was asked for, medians, and each run by itself.
 
     Times are in seconds but where the name says milliseconds, sizes in bytes. `complete` is false when not
@@ -114,7 +116,7 @@ def to_dict(plan: Plan, results: Sequence[Result], complete: bool = True) -> dic
     """
     asked = {**asdict(plan), "folder": None if plan.folder is None else str(plan.folder)}
     return {
-        "machine": machine(),
+        "machine": dict(machine),
         "plan": asked,
         "settings": _settings(plan),
         "complete": complete,
