@@ -16,6 +16,7 @@ import pytest
 import unistream as us
 from unistream.elements import Batch
 from unistream.expressions.schema import CHANGE, Changes, StreamSchema
+from unistream.operators import lookup
 from unistream.operators.lookup import Lookup
 from unistream.operators.lookup_index import RowsByKey
 from unistream.operators.lookup_tables import AskedTable, Calls, WholeTable
@@ -289,3 +290,40 @@ def test_mistakes(mistake: Any, message: str) -> None:
         mistake()
     assert message in str(caught.value)
     assert "test_lookup_join.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["left", "inner"])
+def test_few_rows_at_a_time(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(10):
+        rows, table = random_rows(seed)
+        expected = rows.join(table, on="k", how=how, maintain_order="left_right")  # type: ignore[arg-type]
+        for most in (1, 2, 3, 5, 40):
+            monkeypatch.setattr(lookup, "MOST_ROWS", most)
+            frames = OperatorHarness(in_memory(table, how), ROWS).feeds(rows).run(Schedule()).frames[""]
+            assert_same_rows(pl.concat(frames), expected, ordered=True)
+            matches = table["k"].drop_nulls().value_counts()["count"].max()
+            assert max(frame.height for frame in frames) <= max(most, matches)
+
+
+def test_a_key_with_many_rows_does_not_make_one_frame_of_all() -> None:
+    table = pl.DataFrame({"k": [1] * 50_000, "v": ["x"] * 50_000}, schema=TABLE)
+    rows = pl.DataFrame({"k": [1] * 100 + [2], "n": range(101)}, schema=ROWS.columns)
+    largest, total = 0, 0
+    with OperatorBench(in_memory(table, "left"), [ROWS]) as bench:
+        bench.process(Batch(rows))
+        largest = max(frame.height for frame in bench.frames[""])
+        total = sum(frame.height for frame in bench.frames[""])
+    assert total == 100 * 50_000 + 1 and largest <= lookup.MOST_ROWS
+
+
+def test_keys_that_are_no_numbers() -> None:
+    nan = float("nan")
+    index = RowsByKey(pl.Schema({"k": pl.Float64}), pl.Schema({"v": pl.Int64}))
+    for keys, rows in (([nan], [nan]), ([1.5, 0.0], [0.0, 1.5, 7.0]), ([nan, -1.0], [-1.0, nan, nan])):
+        asked = pl.DataFrame({"k": keys})
+        index.learn(asked, pl.DataFrame({"k": rows, "v": range(len(rows))}))
+        ids = index.find(asked)
+        at, of = index.places(ids, ids >= 0, keep_all=False)
+        found = list(zip(at.tolist(), index.values(of)["v"].to_list(), strict=True))
+        wanted = [(a, b) for a, k in enumerate(keys) for b, r in enumerate(rows) if str(k) == str(r)]
+        assert found == wanted

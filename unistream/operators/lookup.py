@@ -21,6 +21,9 @@ from unistream.state.distinct import starts_of_runs
 
 logger = logging.getLogger(__name__)
 
+MOST_ROWS = 1 << 18
+"""So many rows are handed on together at most, unless one row alone finds more."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lookup(OperatorSpec):
@@ -127,13 +130,16 @@ class _Lookup(Operator):
                 self._ask(keys.filter(pl.Series(known)) if missing else keys, self._spec.table)
         ids = self._index.find(keys)
         known &= ids >= 0
-        at, of = self._index.places(ids, known, keep_all=self._spec.how == "left")
-        rows = frame if len(at) == frame.height and self._spec.how == "left" else frame[at]
-        if self._spec.how == "inner":
-            self._context.metrics.add("filtered", frame.height - int(starts_of_runs(at).sum()))
-        if self._values:
-            rows = columns_of(rows.hstack(self._index.values(of)), self._columns)
-        out.emit(rows, batch.split)
+        keep_all, found = self._spec.how == "left", 0
+        for at, of in self._index.some_places(ids, known, keep_all, MOST_ROWS):
+            each_once = keep_all and len(at) == frame.height and at[0] == 0 and at[-1] == frame.height - 1
+            rows = frame if each_once else frame[at]
+            if self._values:
+                rows = columns_of(rows.hstack(self._index.values(of)), self._columns)
+            out.emit(rows, batch.split)
+            found += 0 if keep_all else int(starts_of_runs(at).sum())
+        if not keep_all:
+            self._context.metrics.add("filtered", frame.height - found)
         if isinstance(self._spec.table, AskedTable):
             self._forget(self._spec.table)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -13,7 +15,6 @@ from unistream.state.hot_table import HotTable
 Numbers = npt.NDArray[np.int64]
 
 _FIRST, _COUNT, _SINCE, _USED = "__first", "__count", "__since", "__used"
-_KEY, _PLACE = "__key", "__place"
 
 
 class RowsByKey:
@@ -48,15 +49,24 @@ class RowsByKey:
     def learn(self, keys: pl.DataFrame, rows: pl.DataFrame, now: int = 0) -> None:
         """These are all rows of these distinct keys; rows of other keys are passed over."""
         ids, _ = self._table.upsert(keys)
-        numbered = pl.DataFrame({_KEY: np.arange(keys.height)}).hstack(keys)
-        owned = rows.join(numbered, on=self._by, how="inner").sort(_KEY, maintain_order=True)
-        counts = np.bincount(owned.get_column(_KEY).to_numpy(), minlength=keys.height)
+        owned, counts = self._of_keys(rows, ids)
         starts = np.cumsum(counts) - counts + self._height
         for name, column in ((_FIRST, starts), (_COUNT, counts), (_SINCE, now), (_USED, self._uses)):
             self._table.column(name)[ids] = column
         if self._values:
             self._parts.append(columns_of(owned, self._values.names()))
         self._height += owned.height
+
+    def _of_keys(self, rows: pl.DataFrame, ids: Numbers) -> tuple[pl.DataFrame, Numbers]:
+        """The rows of these keys, those of a key behind each other; and how many each key has."""
+        # Not by a join: in memory Polars finds no partners for NaN in columns of nothing else.
+        order = np.argsort(ids)
+        ranks = np.searchsorted(ids[order], owners := self._table.find(columns_of(rows, self._by)))
+        places = order[np.minimum(ranks, len(ids) - 1)]
+        wanted = np.flatnonzero(ids[places] == owners)
+        places = places[wanted]
+        counts: Numbers = np.bincount(places, minlength=len(ids))
+        return rows[wanted[np.argsort(places, kind="stable")]], counts
 
     def find(self, keys: pl.DataFrame) -> Numbers:
         """The number of each key, -1 for one that is not known."""
@@ -75,13 +85,29 @@ class RowsByKey:
 
         `keep_all` gives the row of nulls to keys without rows, and to those that are not `known`.
         """
-        counts = np.where(known, self._table.column(_COUNT)[ids], 0)
-        starts = np.where(counts > 0, self._table.column(_FIRST)[ids], 0)
-        if keep_all:
-            counts = np.maximum(counts, 1)
-        if (counts == 1).all():
-            return np.arange(len(ids)), starts
-        return np.repeat(np.arange(len(ids)), counts), consecutive(starts, counts)
+        return _all_places(*self._runs(ids, known, keep_all))
+
+    def some_places(
+        self, ids: Numbers, known: npt.NDArray[np.bool_], keep_all: bool, most: int
+    ) -> Iterator[tuple[Numbers, Numbers]]:
+        """The same some at a time: at most so many rows together, unless one key alone has more."""
+        counts, starts = self._runs(ids, known, keep_all)
+        if int(counts.sum()) <= most:
+            yield _all_places(counts, starts)
+            return
+        ends, first = np.cumsum(counts), 0
+        while first < len(ends):
+            before = ends[first] - counts[first]
+            stop = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+            at, of = _all_places(counts[first:stop], starts[first:stop])
+            yield at + first, of
+            first = stop
+
+    def _runs(self, ids: Numbers, known: npt.NDArray[np.bool_], keep_all: bool) -> tuple[Numbers, Numbers]:
+        """How many rows each key has, and where they begin."""
+        counts: Numbers = np.where(known, self._table.column(_COUNT)[ids], 0)
+        starts: Numbers = np.where(counts > 0, self._table.column(_FIRST)[ids], 0)
+        return (np.maximum(counts, 1) if keep_all else counts), starts
 
     def values(self, places: Numbers) -> pl.DataFrame:
         """The value columns of rows."""
@@ -117,3 +143,9 @@ class RowsByKey:
         """Whether more than half of the rows belong to nothing any more."""
         held = self._table.column(_COUNT)[self._table.rows()].sum()
         return self.rows > 2 * int(held) + 1024
+
+
+def _all_places(counts: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
+    if (counts == 1).all():
+        return np.arange(len(counts)), starts
+    return np.repeat(np.arange(len(counts)), counts), consecutive(starts, counts)
