@@ -169,8 +169,14 @@ def cumulating(case: Case) -> tuple[OperatorSpec, Any]:
 
 
 def sessions(case: Case) -> tuple[OperatorSpec, Any]:
-    case.lateness, gap = 0, case.step + 1
-    spec = SessionWindowSpec(window=Session(gap=gap * SECOND), by=case.by, calculation=case.calculation())
+    gap = case.step + 1
+    spec = SessionWindowSpec(
+        window=Session(gap=gap * SECOND),
+        by=case.by,
+        calculation=case.calculation(),
+        emit=case.emit,
+        lateness=case.lateness * SECOND,
+    )
 
     def reference(events: list[Batch | Watermark]) -> tuple[pl.DataFrame, list[int]]:
         windows: dict[tuple[Any, Bounds], list[Row]] = {}
@@ -181,10 +187,10 @@ def sessions(case: Case) -> tuple[OperatorSpec, Any]:
             touched = [
                 (owner, bounds)
                 for owner, bounds in windows
-                if owner == key and bounds[1] > mark and bounds[0] < end and start < bounds[1]
+                if owner == key and bounds[1] + case.lateness > mark and bounds[0] < end and start < bounds[1]
             ]
             start, end = min([start, *(b[0] for _, b in touched)]), max([end, *(b[1] for _, b in touched)])
-            if end <= mark:
+            if end + case.lateness <= mark:
                 late.append(row[0])
                 continue
             rows = [kept for window in touched for kept in windows.pop(window)]

@@ -70,6 +70,16 @@ def test_every_kind_of_aligned_window_against_counting_by_hand(emit: str, key: s
         assert sorted(found.rows(), key=str) == sorted(wanted, key=str)
 
 
+@pytest.mark.parametrize("emit", ["close", "change"])
+def test_sessions_of_a_key(emit: str) -> None:
+    stream = timed(delay="20s").group_by("k").window(us.session("5s"), emit=emit).agg(**AGGREGATES)  # type: ignore[arg-type]
+    found = report(stream, "a")
+    assert sorted(found.windows["session-1"].rows()) == [("a", 1, 6, 1, 1), ("a", 11, 17, 2, 7)]
+    assert "2 windows are open for k='a'" in str(found)
+    assert report(stream, None).windows["session-1"].rows() == [(None, 25, 30, 1, 6)]
+    assert "no window is open for k='z'" in str(report(stream, "z"))
+
+
 def test_windows_that_keep_their_rows() -> None:
     windows = timed(delay="20s").group_by("k").window(us.tumbling("10s"))
     found = report(windows.agg(middle=pl.col("v").median()), "a").windows["window-1"]

@@ -81,17 +81,18 @@ class SessionTable:
         contents: Contents,
         gap: int,
         columns: Sequence[StateColumn] = (),
+        flags: Sequence[str] = (),
     ) -> None:
-        """`columns` are those of the contents where all of them fold in place."""
+        """`columns` are those of the contents where all fold in place, `flags` are kept beside them."""
         self._by = keys.names()
         self._contents = contents
         bounds = {START: pl.Int64(), END: pl.Int64(), BORN: pl.Int64()}
         # Without keys all rows have the same one.
         table_keys = pl.Schema(keys) if keys else pl.Schema({_ALL: pl.Int8()})
-        values = pl.Schema({**bounds, **contents.stored})
+        values = pl.Schema({**bounds, **contents.stored, **dict.fromkeys(flags, pl.Boolean())})
         self._values = values.names()
-        stored = value_columns(columns) if columns else contents.stored
-        own = pl.Schema({**bounds, **stored, _COUNT: pl.Int32(), _FLOOR: pl.Int64()})
+        stored = {**bounds, **value_columns(columns)} if columns else values
+        own = pl.Schema({**stored, _COUNT: pl.Int32(), _FLOOR: pl.Int64()})
         self._newest = state.keyed("newest", table_keys, own)
         self._arrays = [FoldedArray(column, self._newest) for column in columns]
         self._older = state.keyed("older", pl.Schema({**table_keys, _SLOT: pl.Int32()}), values)
@@ -102,6 +103,21 @@ class SessionTable:
 
     def __len__(self) -> int:
         return len(self._newest) + len(self._older)
+
+    @property
+    def tables(self) -> tuple[KeyedTable, KeyedTable]:
+        """All sessions; those of the second are the newest of their keys."""
+        return self._older, self._newest
+
+    def frame(self, table: KeyedTable, rows: RowIds) -> pl.DataFrame:
+        """Keys, bounds and what is kept of these rows of a table."""
+        values = self._read(rows) if table is self._newest else columns_of(table.read(rows), self._values)
+        return pl.DataFrame([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
+
+    def of_key(self, key: pl.DataFrame) -> pl.DataFrame:
+        """The sessions of the key in this one row."""
+        found = self.find(key).frame
+        return pl.DataFrame([*(column.new_from_index(0, found.height) for column in key), *found])
 
     def last_sequence(self) -> int:
         """The greatest number of a row that is known of."""
@@ -258,7 +274,6 @@ class SessionTable:
         return rows[~waiting]
 
     def _taken(self, table: KeyedTable, rows: RowIds) -> pl.DataFrame:
-        values = self._read(rows) if table is self._newest else columns_of(table.read(rows), self._values)
-        frame = pl.DataFrame([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
+        frame = self.frame(table, rows)
         table.delete(rows)
         return frame

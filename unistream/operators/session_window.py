@@ -11,20 +11,20 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
-from unistream.expressions.schema import StreamSchema
+from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import LATE
-from unistream.operators.base import Context, Operator, Output
+from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.row_order import columns_of
 from unistream.operators.row_places import key_codes
-from unistream.operators.session_intervals import Codes, sessions_of
+from unistream.operators.session_intervals import Codes, Sessions, sessions_of
 from unistream.operators.session_lateness import late_marks
 from unistream.operators.session_runs import SessionRuns
-from unistream.operators.session_table import BORN, SessionTable
+from unistream.operators.session_table import BORN, Found, SessionTable
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import Ticks
-from unistream.operators.window_contents import Listed
+from unistream.operators.window_contents import Aggregation, Listed
 from unistream.operators.window_layout import END, START
-from unistream.operators.window_spec import WindowSpec, late_rows, result_frame
+from unistream.operators.window_spec import WindowSpec, late_rows, result_frame, windows_of_key
 from unistream.operators.windows import Session
 
 FOLD_ROWS = 131_072
@@ -41,28 +41,36 @@ class SessionWindowSpec(WindowSpec):
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         found = super().schema(inputs)
-        TimeAxis.of(inputs[0]).length(self.window.gap, "gap", self.where)
-        if self.emit.when != "close" or self.lateness:
+        axis = TimeAxis.of(inputs[0])
+        axis.length(self.window.gap, "gap", self.where)
+        axis.length(self.lateness, "allowed lateness", self.where)
+        if found.changes is not Changes.APPEND and not isinstance(self.calculation, Aggregation):
             raise InvalidQuery(
-                "Sessions give their results when they close",
+                "Windows give updates of aggregates, one row per key and window, and of nothing else",
                 self.where,
-                "leave out emit= and allowed_lateness=; allow more disorder with with_event_time(delay=), "
-                "or take .group_by(...).agg(...) for running results",
+                "leave out emit= and allowed_lateness=, or use .agg(...)",
             )
         return found
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return SessionWindowOperator(self, inputs[0])
+        from unistream.operators.session_updates import UpdatingSessionOperator
+
+        final = self.emit.when == "close" and not self.lateness
+        return SessionWindowOperator(self, inputs[0]) if final else UpdatingSessionOperator(self, inputs[0])
 
 
 class SessionWindowOperator(Operator):
     """Keeps rows until a session may have ended, then joins them with the open sessions of their keys."""
+
+    _flags: ClassVar[tuple[str, ...]] = ()
+    """What the table keeps of a session besides its contents."""
 
     def __init__(self, spec: SessionWindowSpec, rows: StreamSchema) -> None:
         self._by = list(spec.by)
         self._axis = TimeAxis.of(rows)
         self._gap = self._axis.length(spec.window.gap, "gap", spec.where)
         self._contents = Listed.unless_short(spec.calculation.contents(rows.columns, spec.by, spec.where))
+        self._lateness = self._axis.length(spec.lateness, "allowed lateness", spec.where)
         self._runs = SessionRuns.of(self._contents, self._by, rows, self._gap)
         self._columns = spec.schema([rows]).columns.names()
         self._rows_schema = rows.columns
@@ -76,7 +84,7 @@ class SessionWindowOperator(Operator):
         state = context.state
         keys = pl.Schema({name: self._rows_schema[name] for name in self._by})
         columns = self._runs.columns if self._runs is not None else ()
-        self._table = SessionTable(state, keys, self._contents, self._gap, columns)
+        self._table = SessionTable(state, keys, self._contents, self._gap, columns, self._flags)
         self._seen = self._table.last_sequence() + 1
         self._rows = state.log("rows", self._kept_schema)
         lows = [least(self._axis.ticks(frame)) for frame in self._rows.frames(0)]
@@ -86,20 +94,30 @@ class SessionWindowOperator(Operator):
         if stored is not None:
             self._watermark = stored["watermark"]
 
+    @property
+    def _horizon(self) -> int:
+        """Sessions that end at this tick or before are forgotten."""
+        return horizon_of(self._watermark, self._lateness)
+
     def process(self, batch: Batch, out: Output) -> None:
-        frame = batch.frame
-        ticks = self._axis.ticks(frame)
-        if ticks.null_count():
-            frame, ticks = self._without_unknown(frame, ticks, out)
-        low = least(ticks)
+        frame = self._in_time(batch.frame, out)
+        low = least(self._axis.ticks(frame))
         if low is None:
             return
-        if self._watermark != MIN_TIME and low <= self._watermark - self._gap:
-            frame = self._without_late(frame, ticks, out)
         self._rows.append(0, columns_of(frame, self._kept_names))
         self._low = min(self._low, low)
         if len(self._rows) >= FOLD_ROWS:
             self._fold()
+
+    def _in_time(self, frame: pl.DataFrame, out: Output) -> pl.DataFrame:
+        """The rows that have a time and are not late."""
+        ticks = self._axis.ticks(frame)
+        if ticks.null_count():
+            frame, ticks = self._without_unknown(frame, ticks, out)
+        low = least(ticks)
+        if low is not None and self._horizon != MIN_TIME and low <= self._horizon - self._gap:
+            frame = self._without_late(frame, ticks, out)
+        return frame
 
     def _without_unknown(
         self, frame: pl.DataFrame, ticks: pl.Series, out: Output
@@ -116,7 +134,7 @@ class SessionWindowOperator(Operator):
         found = self._table.find(keys)
         opened = np.full(keys.height, MAX_TIME)
         np.minimum.at(opened, found.codes, found.frame.get_column(START).to_numpy())
-        late = pl.Series(late_marks(codes, ticks.to_numpy(), self._gap, self._watermark, opened))
+        late = pl.Series(late_marks(codes, ticks.to_numpy(), self._gap, self._horizon, opened))
         if not late.any():
             return frame
         missed = ticks.filter(late)
@@ -171,7 +189,13 @@ class SessionWindowOperator(Operator):
         parts = self._parts(
             numbered, found.frame.with_columns(pl.Series(SESSION, sessions.of[rows.height :]))
         )
-        self._table.put(keys, found, sessions, parts)
+        self._table.put(keys, found, sessions, self._flagged(keys, found, sessions, parts))
+
+    def _flagged(
+        self, keys: pl.DataFrame, found: Found, sessions: Sessions, parts: pl.DataFrame
+    ) -> pl.DataFrame:
+        """The parts of new sessions with the flags they get."""
+        return parts
 
     def _parts(self, rows: pl.DataFrame, opened: pl.DataFrame) -> pl.DataFrame:
         """One part for each session, in their order: that of its rows, merged with what was open of it."""
@@ -188,6 +212,11 @@ class SessionWindowOperator(Operator):
     def before_checkpoint(self) -> None:
         self._cell.set({"watermark": self._watermark})
 
+    def open_windows(self, key: pl.DataFrame) -> OpenWindows:
+        self._fold()
+        made = self._contents.finish(self._table.of_key(key), [START, END, *self._by])
+        return windows_of_key(made, self._axis, self._columns)
+
     def explain_time(self) -> dict[str, Any]:
         unfolded = MAX_TIME if self._low == MAX_TIME else self._low + self._gap
         next_end = min(self._table.next_end(), unfolded)  # no session ends earlier
@@ -196,6 +225,11 @@ class SessionWindowOperator(Operator):
             "next_window_end": None if next_end == MAX_TIME else self._axis.micros(next_end),
             "open_sessions": len(self._table),
         }
+
+
+def horizon_of(watermark: int, lateness: int) -> int:
+    """The tick up to which sessions are forgotten; the ends of time stay what they are."""
+    return watermark if watermark in (MIN_TIME, MAX_TIME) else max(watermark - lateness, MIN_TIME)
 
 
 def _together(rows: pl.DataFrame) -> pl.DataFrame:
