@@ -76,7 +76,7 @@ def test_sessions_of_a_key(emit: str) -> None:
     found = report(stream, "a")
     assert sorted(found.windows["session-1"].rows()) == [("a", 1, 6, 1, 1), ("a", 11, 17, 2, 7)]
     assert "2 windows are open for k='a'" in str(found)
-    assert report(stream, None).windows["session-1"].rows() == [(None, 25, 30, 1, 6)]
+    assert report(stream, {"k": None}).windows["session-1"].rows() == [(None, 25, 30, 1, 6)]
     assert "no window is open for k='z'" in str(report(stream, "z"))
 
 
