@@ -56,7 +56,8 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What one trial took. Rows out are those of the answer in a batch, and all changes to it in a stream.
+    """What one trial took. Rows out are those of the answer in a batch, and in a stream all changes to it:
+    of an updating query their number differs with how rows fall into ticks.
 
     `state_bytes` is the largest checkpoint, as a restore would read it; `checkpoint_bytes` is what all of
     them wrote. `tick_ms` and `latency_ms` are p50 and p99.
