@@ -18,7 +18,7 @@ from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_codes import Places
 from unistream.operators.join_layout import LEFT, SIDES, JoinSpec, Pairing
-from unistream.operators.join_matching import equal_pairs, key_code, really_equal
+from unistream.operators.join_matching import MOST_ROWS, equal_pairs, key_code, really_equal
 from unistream.operators.join_table import DELTA, SideTable
 from unistream.state.backend import Cell
 
@@ -158,23 +158,20 @@ class _RegularJoin(Operator):
         times, delta = np.abs(change.delta), change.delta
         matches = np.zeros(rows.height, dtype=np.int64)
         ids = other.rows()
-        news = np.zeros(len(ids), dtype=np.int64)
-        made: list[pl.DataFrame] = []
+        counts = other.counts(ids)
         for at, of in equal_pairs(codes, pl.Series(other.codes(ids))):
             at, of, joined = self._pairs(rows, side, (at, of), ids)
+            matches += np.bincount(at, counts[of], rows.height).astype(np.int64)
+            news = np.bincount(of, delta[at], len(ids)).astype(np.int64)
+            touched = np.flatnonzero(news)
+            was, now = other.add_matches(ids[touched], news[touched])
+            # What goes, goes before what comes in its place.
+            if coming and self._spec.marks(1 - side):
+                self._turned(other, ids[touched], was, now, 1 - side, out)
             if joined is not None:
-                made.append(self._changed(joined, times[at] * other.counts(ids)[of], coming))
-            matches += np.bincount(at, other.counts(ids)[of], rows.height).astype(np.int64)
-            news += np.bincount(of, delta[at], len(ids)).astype(np.int64)
-        touched = np.flatnonzero(news)
-        was, now = other.add_matches(ids[touched], news[touched])
-        # What goes, goes before what comes in its place.
-        if coming and self._spec.marks(1 - side):
-            self._turned(other, ids[touched], was, now, 1 - side, out)
-        for frame in made:
-            out.emit(frame)
-        if not coming and self._spec.marks(1 - side):
-            self._turned(other, ids[touched], was, now, 1 - side, out)
+                self._emit(joined, times[at] * counts[of], coming, out)
+            if not coming and self._spec.marks(1 - side):
+                self._turned(other, ids[touched], was, now, 1 - side, out)
         # A row that was there already counts what it counted then: some of its partners may be forgotten.
         matches = own.settle(change, matches)
         if self._spec.marks(side):
@@ -214,13 +211,18 @@ class _RegularJoin(Operator):
                 self._emit(alone, table.counts(rows), coming != (self._spec.how == "semi"), out)
 
     def _emit(self, rows: pl.DataFrame, times: Places, coming: bool, out: Output) -> None:
-        if rows.height:
-            out.emit(self._changed(rows, times, coming))
+        """Rows that come or go, each so many times; a bounded number of them together."""
+        if not rows.height:
+            return
+        if (times == 1).all():
+            out.emit(self._marked_as(rows, coming))
+            return
+        ends = np.cumsum(times)
+        for start in range(0, int(ends[-1]), MOST_ROWS):
+            wanted = np.arange(start, min(start + MOST_ROWS, int(ends[-1])))
+            out.emit(self._marked_as(rows[np.searchsorted(ends, wanted, side="right")], coming))
 
-    def _changed(self, rows: pl.DataFrame, times: Places, coming: bool) -> pl.DataFrame:
-        """Rows that come or go, each so many times."""
-        if (times != 1).any():
-            rows = rows[np.repeat(np.arange(rows.height), times)]
+    def _marked_as(self, rows: pl.DataFrame, coming: bool) -> pl.DataFrame:
         if not self._marked:
             return rows
         change = Change.INSERT if coming else Change.DELETE
