@@ -23,6 +23,7 @@ TIMES: dict[str, Any] = {
     "us": pl.Datetime("us", "UTC"),
     "ns": pl.Datetime("ns"),
 }
+HIDDEN = ("random", "sides", "standing", "tables", "folder")
 SUFFIX = "_2"
 SMALL = pl.Int16()
 KEYS: dict[str, tuple[Any, list[Any]]] = {
@@ -168,7 +169,7 @@ class Pair:
 
     def describe(self) -> str:
         """Everything that was chosen, for a failure."""
-        chosen = {name: value for name, value in vars(self).items() if name not in ("random", "sides")}
+        chosen = {name: value for name, value in vars(self).items() if name not in HIDDEN}
         return f"{self.kind}: {chosen}\n  left {self.sides[0].columns}\n  right {self.sides[1].columns}"
 
     @property

@@ -65,8 +65,10 @@ class Enriched(Pair):
         return self.sides[:1]
 
     def describe(self) -> str:
-        tables = "\n".join(f"  table {at}: {table}" for at, table in enumerate(self.tables))
-        return f"{super().describe()}\n{tables}"
+        tables = [
+            f"  table {at}: {table and [row.values for row in table]}" for at, table in enumerate(self.tables)
+        ]
+        return "\n".join([super().describe(), *tables])
 
     # The table
 
@@ -173,13 +175,12 @@ class _Known:
 
     def rows(self, key: Any, now: int) -> list[Row]:
         pair = self.pair
+        if pair.source == "file" and pair.keeps and now >= self.loaded + pair.length:
+            self.loaded = now
+            self.kept = self.kept if pair.tables[self.version] is None else self.version
         if key is None:
             return []
         if pair.source == "file":
-            if pair.keeps and now >= self.loaded + pair.length:
-                self.loaded = now
-                if pair.tables[self.version] is not None:
-                    self.kept = self.version
             return pair.tables[self.kept] or []
         if pair.source in ("frame", "stream") or not pair.keeps:
             return pair.tables[self.version] or []

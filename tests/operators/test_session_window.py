@@ -9,12 +9,11 @@ import polars as pl
 import pytest
 
 from unistream.elements import MAX_TIME, Batch, Watermark
-from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.operators.session_window import SessionWindowSpec
 from unistream.operators.window_contents import Aggregation, Top
-from unistream.operators.windows import Emit, Session
+from unistream.operators.windows import Session
 from unistream.testing.bench import OperatorBench
 from unistream.testing.harness import OperatorHarness
 
@@ -151,12 +150,3 @@ def test_the_best_rows_of_a_session() -> None:
     expected = {"k": ["a"] * 3, "window_start": [0, 0, 20], "window_end": [7, 7, 25]}
     expected |= {"t": [1, 2, 20], "v": [9, 7, 1]}
     OperatorHarness(best, SCHEMA).feeds(rows).expects(pl.DataFrame(expected))
-
-
-def test_updates_are_refused_with_a_way_out() -> None:
-    exprs = expand([], AGGREGATES, SCHEMA.columns, "agg", None, ["k"])
-    asked = SessionWindowSpec(
-        window=Session(gap=SECOND), by=("k",), calculation=Aggregation.of(exprs), emit=Emit(when="change")
-    )
-    with pytest.raises(InvalidQuery, match="when they close"):
-        asked.schema([SCHEMA])

@@ -70,6 +70,17 @@ class RunReducer:
             columns.append(_Column(column.name, column.dtype, kind, at, _reduce_of(kind, column)))
         return cls(columns, exprs)
 
+    @classmethod
+    def merging(cls, parts: Decomposition) -> RunReducer | None:
+        """For putting parts together."""
+        columns = []
+        for at, column in enumerate(parts.columns):
+            kind = column.how.capitalize()
+            if kind not in _KINDS or not _fits(pl.col(column.name), kind, column, parts.state_schema):
+                return None
+            columns.append(_Column(column.name, column.dtype, kind, at, _reduce_of(kind, column)))
+        return cls(columns, [pl.col(column.name) for column in parts.columns])
+
     def values_of(self, rows: pl.DataFrame) -> list[pl.Series] | None:
         """What is reduced of these rows.
 

@@ -37,9 +37,9 @@ class TimeAxis:
 
     def ticks(self, frame: pl.DataFrame) -> pl.Series:
         """The event time of each row; null where it is unknown."""
-        ticks = frame.get_column(self.column).to_physical()
+        ticks = frame.get_column(self.column)
         if ticks.dtype != pl.Int64:
-            ticks = ticks.cast(pl.Int64, strict=False)
+            ticks = ticks.cast(pl.Int64, strict=False)  # `to_physical` would set up a query
         return ticks + self.offset if self.offset else ticks
 
     def values(self, ticks: pl.Expr) -> pl.Expr:

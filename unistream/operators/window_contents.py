@@ -12,6 +12,8 @@ from unistream.errors import DataError
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
+from unistream.operators.key_packing import PackedKeys
+from unistream.operators.run_reducer import RunReducer
 
 By = Sequence[str]
 """The columns that tell groups apart: keys, and the pane or the window."""
@@ -109,7 +111,7 @@ class Aggregation(Calculation):
         result = self.result(columns, keys, where)
         found = self._decomposed(columns, keys)
         if isinstance(found, Decomposition) and not (overlapping and _asks_for_order(found)):
-            return FoldedContents(found, result)
+            return FoldedContents(found, result, columns)
         return BufferedContents(self.exprs, result, _narrow(columns, self.reads, keys))
 
     @property
@@ -202,20 +204,37 @@ class FoldedContents(Contents):
 
     one_row = True
 
-    def __init__(self, parts: Decomposition, result: pl.Schema) -> None:
+    def __init__(self, parts: Decomposition, result: pl.Schema, columns: pl.Schema) -> None:
         self.parts = parts
         self.result = result
         self.stored = parts.state_schema
+        self._folds = RunReducer.of(parts, columns)
+        self._merges = RunReducer.merging(parts)
 
     def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
         # Order is kept so that the same input gives the same bytes.
-        return rows.group_by(by, maintain_order=True).agg(self.parts.partial)
+        found = _reduced(rows, by, self._folds)
+        return rows.group_by(by, maintain_order=True).agg(self.parts.partial) if found is None else found
 
     def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return parts.group_by(by, maintain_order=True).agg(self.parts.merge)
+        found = _reduced(parts, by, self._merges)
+        return parts.group_by(by, maintain_order=True).agg(self.parts.merge) if found is None else found
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
         return parts.select(*by, *self.parts.finish)
+
+
+def _reduced(rows: pl.DataFrame, by: By, reducer: RunReducer | None) -> pl.DataFrame | None:
+    """One row per group, in order of the groups; None where that is better asked of `group_by`."""
+    if reducer is None:
+        return None
+    keys = PackedKeys.of(rows, by)
+    values = reducer.values_of(rows) if keys is not None else None
+    if keys is None or values is None:
+        return None
+    order, first, groups = keys.runs()
+    made = reducer.reduce(values, order, first)
+    return pl.DataFrame([*groups.get_columns(), *made.get_columns()])
 
 
 class BufferedContents(Contents):
