@@ -1,0 +1,1 @@
+"""unistream beside other engines: the same rows on the same machine, in turn, outputs compared."""
