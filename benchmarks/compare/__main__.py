@@ -3,7 +3,7 @@
 python -m benchmarks.compare [--events N] [--rounds N] [--engines flink,spark,...] [query ...]
 
 On first use an environment is made for each engine (Java 17 or 21 has to be there for Flink and Spark) and
-the input is written, in ~/.cache/unistream/compare or where UNISTREAM_COMPARE says. Answers are compared with
+the input is written, in ~/.cache/unistream/compare or where COMPARE_CACHE says. Answers are compared with
 DuckDB's on a small input; then all engines run in turn. Figures are kept after each run: `--resume` goes on.
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.compare.protocol import Unable
 
-FOLDER = "UNISTREAM_COMPARE"
+FOLDER = "COMPARE_CACHE"
 """The variable that says where environments and inputs are kept."""
 
 INSTALL_SECONDS = 1200

@@ -32,8 +32,8 @@ there is no such run. Events of all kinds are counted, whether a query reads the
   incremental checkpoints, or on the heap; `blackhole` takes the rows. *Mini-batches*: with the settings
   that Nexmark's own set-up makes for Flink. Time is that of the job, without planning and submission. At
   most 2 GB of heap beside 1 GB of RocksDB; 4 GB for state on the heap.
-- Flink plans q9 as rows that are only added: a bid that is outbid is not taken back, the last row of an auction is
-  the answer. It is compared and measured so.
+- Flink plans q9 as rows that are only added: a bid that is outbid is not taken back, the last row of an
+  auction is the answer. It is compared and measured so.
 - **Spark**: Structured Streaming, `local[2]`, state in RocksDB, `availableNow`; `noop` takes the rows. All
   rows are one micro-batch, which spares it all work between batches.
 - **Bytewax**: flows in plain Python, two processes, state saved every ten seconds.
