@@ -327,3 +327,173 @@ def test_keys_that_are_no_numbers() -> None:
         found = list(zip(at.tolist(), index.values(of)["v"].to_list(), strict=True))
         wanted = [(a, b) for a, k in enumerate(keys) for b, r in enumerate(rows) if str(k) == str(r)]
         assert found == wanted
+
+
+def one_row(key: int = 1) -> Batch:
+    return Batch(pl.DataFrame({"k": [key], "n": [0]}))
+
+
+def test_a_folder_of_files_is_read_again_with_its_new_files(tmp_path: Path) -> None:
+    pl.DataFrame({"k": [1], "v": ["one"]}).write_parquet(tmp_path / "1.parquet")
+    stream = us.from_frame({"k": [1], "n": [1]}).lookup(tmp_path, on="k", refresh="1m")
+    with OperatorBench(stream._node.spec, [ROWS]) as bench:  # type: ignore[attr-defined]
+        bench.process(one_row(2))
+        pl.DataFrame({"k": [2], "v": ["two"]}).write_parquet(tmp_path / "2.parquet")
+        bench.pass_time("59s")
+        bench.process(one_row(2))
+        bench.pass_time("1s")
+        bench.process(one_row(2))
+        assert pl.concat(bench.frames[""])["v"].to_list() == [None, None, "two"]
+
+
+@pytest.mark.parametrize("damage", ["no Parquet", "gone", "other columns"])
+def test_a_table_that_cannot_be_read_again_says_so_and_stays(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "items.parquet"
+    good = pl.DataFrame({"k": [1], "v": ["good"]})
+    good.write_parquet(path)
+    stream = us.from_frame({"k": [1], "n": [1]}).lookup(path, on="k", refresh="1m")
+    with OperatorBench(stream._node.spec, [ROWS]) as bench:  # type: ignore[attr-defined]
+        operator = bench._subtasks[0].operator
+        bench.process(one_row())
+        if damage == "gone":
+            path.unlink()
+        elif damage == "no Parquet":
+            path.write_bytes(b"no Parquet at all")
+        else:
+            good.rename({"v": "w"}).write_parquet(path)
+        for minute in (1, 2):
+            bench.pass_time("1m")
+            bench.process(one_row())
+            report = operator.explain_time()
+            assert report["table_not_read_again"] and report["table_read"] == 0
+            assert bench.metrics.get("refreshes_failed") == minute
+        good.with_columns(v=pl.lit("better")).write_parquet(path)
+        bench.pass_time("1m")
+        bench.process(one_row())
+        assert operator.explain_time()["table_not_read_again"] is None
+        assert pl.concat(bench.frames[""])["v"].to_list() == ["good", "good", "good", "better"]
+
+
+def test_a_database_is_asked_once_for_many_keys_and_again_when_answers_are_old(tmp_path: Path) -> None:
+    url = make_database(tmp_path, "sqlite")
+    stream = us.from_frame({"id": [1], "n": [1]}).lookup(url, on="id", table="users", cache="10s")
+    rows = StreamSchema(pl.Schema({"id": pl.Int64, "n": pl.Int64}))
+    with OperatorBench(stream._node.spec, [rows]) as bench:  # type: ignore[attr-defined]
+        questions: list[str] = []
+        bench._subtasks[0].operator._asker._connection.set_trace_callback(questions.append)  # type: ignore[attr-defined]
+
+        def asked(keys: range) -> int:
+            questions.clear()
+            bench.process(Batch(pl.DataFrame({"id": keys, "n": keys})))
+            return sum(text.startswith("SELECT") for text in questions)
+
+        assert asked(range(30_000)) == 2  # SQLite takes at most 32,766 values
+        assert asked(range(30_000)) == 0
+        assert asked(range(29_000, 31_000)) == 1
+        with sqlite3.connect(tmp_path / "shop.sqlite") as connection:
+            connection.execute("UPDATE users SET name = 'new' WHERE id = 5")
+        assert asked(range(6)) == 0
+        assert bench.frames[""][-1].filter(id=5)["name"].to_list() == ["name 5"]
+        bench.pass_time("10s")
+        assert asked(range(6)) == 1
+        assert bench.frames[""][-1].filter(id=5)["name"].to_list() == ["new"]
+
+
+def test_duckdb_is_asked_once_for_each_batch(tmp_path: Path) -> None:
+    url = make_database(tmp_path, "duckdb")
+    stream = us.from_frame({"id": [1], "n": [1]}).lookup(url, on="id", table="users", cache="10s")
+    rows = StreamSchema(pl.Schema({"id": pl.Int64, "n": pl.Int64}))
+    with OperatorBench(stream._node.spec, [rows]) as bench:  # type: ignore[attr-defined]
+        asker = bench._subtasks[0].operator._asker  # type: ignore[attr-defined]
+        questions: list[str] = []
+        frame = asker._frame
+        asker._frame = lambda text: (questions.append(text), frame(text))[1]
+        for keys in (range(50_000), range(50_000), range(49_000, 51_000)):
+            bench.process(Batch(pl.DataFrame({"id": keys, "n": keys})))
+        assert len(questions) == 2
+
+
+def test_what_is_kept_is_bounded_by_the_number_of_keys() -> None:
+    table = pl.DataFrame({"k": [n // 3 for n in range(30_000)], "v": ["x"] * 30_000}, schema=TABLE)
+    with OperatorBench(asking(Asked(table), keep=10**12, most_keys=100), [ROWS]) as bench:
+        for start in range(0, 10_000, 50):
+            bench.process(Batch(pl.DataFrame({"k": range(start, start + 50), "n": [0] * 50})))
+            index = bench._subtasks[0].operator._index  # type: ignore[attr-defined]
+            assert len(index) <= 100 and index.rows <= 3 * 150
+
+
+def test_asynchronous_calls_share_one_loop_from_batch_to_batch() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    class Client:
+        """Lives in the loop that it was made in, as clients of services do."""
+
+        def __init__(self) -> None:
+            self.future = asyncio.get_running_loop().create_future()
+            self.future.set_result(10)
+
+    clients: list[Client] = []
+
+    async def answer(keys: pl.DataFrame) -> pl.DataFrame:
+        loops.append(asyncio.get_running_loop())
+        if not clients:
+            clients.append(Client())
+        factor = await asyncio.wait_for(asyncio.shield(clients[0].future), 5)
+        return keys.with_columns(v=pl.col("k") * factor)
+
+    calls = Calls(function=answer, batch=2).open(VirtualClock())
+    for start in range(3):
+        keys = pl.DataFrame({"k": range(start, start + 5)})
+        assert calls.ask(keys)["v"].to_list() == [key * 10 for key in range(start, start + 5)]
+    calls.close()
+    assert len(set(map(id, loops))) == 1 and len(loops) == 9
+
+
+def test_an_asynchronous_call_that_is_late_is_tried_again() -> None:
+    tries: list[int] = []
+
+    async def late(keys: pl.DataFrame) -> pl.DataFrame:
+        tries.append(keys["k"][0])
+        if tries == [1]:
+            await asyncio.Event().wait()
+        return keys
+
+    calls = Calls(function=late, batch=1, timeout=20_000, retries=1).open(VirtualClock())
+    assert calls.ask(pl.DataFrame({"k": [1]}))["k"].to_list() == [1]
+    calls.close()
+    assert tries == [1, 1]
+
+
+def test_plain_calls_that_hang_take_no_place_from_those_that_follow() -> None:
+    released = threading.Event()
+    tries: list[int] = []
+
+    def hangs(keys: pl.DataFrame) -> pl.DataFrame:
+        tries.append(keys["k"][0])
+        if len(tries) <= 2:
+            released.wait(30)
+        return keys
+
+    calls = Calls(function=hangs, batch=1, concurrency=2, timeout=100_000, retries=1).open(VirtualClock())
+    try:
+        assert calls.ask(pl.DataFrame({"k": [1, 2]}))["k"].to_list() == [1, 2]
+    finally:
+        released.set()
+        calls.close()
+    assert sorted(tries) == [1, 1, 2, 2]
+
+
+def test_an_asynchronous_call_that_always_fails_is_named() -> None:
+    async def broken(keys: pl.DataFrame) -> pl.DataFrame:
+        raise OSError("no route")
+
+    rows = us.from_frame({"k": [1]})
+    stream = rows.lookup(broken, on="k", retries=2, schema={"k": pl.Int64, "v": pl.Int64})
+    runtime = stream.sink_batches(lambda frame: None).runtime(clock=VirtualClock(), threads=False)
+    runtime.open()
+    with pytest.raises(us.JobFailed) as caught:
+        runtime.run()
+    runtime.close()
+    shown = str(caught.value)
+    assert "lookup-1 failed" in shown and "raised OSError: no route (3 tries)" in shown
+    assert "test_lookup_join.py" in shown and "try the function by itself" in shown

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
+from unistream.causes import first_words
 from unistream.elements import Batch
 from unistream.errors import DataError, InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
@@ -106,6 +107,7 @@ class _Lookup(Operator):
         self._values = pl.Schema({new: spec.table.columns[old] for new, old in spec.adds.items()})
         self._columns = spec.schema([rows]).physical.names()
         self._asker: Asker | None = None
+        self._failure: str | None = None
 
     def open(self, context: Context) -> None:
         self._context = context
@@ -148,7 +150,8 @@ class _Lookup(Operator):
         index = RowsByKey(self._keys, self._values)
         index.learn(columns_of(rows, self._by).unique(maintain_order=True), rows)
         self._index = index
-        self._loaded = self._context.clock.now()
+        self._read = self._loaded = self._context.clock.now()
+        self._failure = None
         self._context.metrics.set("table_rows", rows.height)
 
     def _refresh(self, table: WholeTable) -> None:
@@ -159,6 +162,7 @@ class _Lookup(Operator):
         except Exception as error:
             # An older table is better than none; the next one is tried in time.
             logger.warning("%s: %s was not read again: %s", self._context.operator_id, table.text, error)
+            self._failure = f"{type(error).__name__}: {first_words(error)}"
             self._context.metrics.add("refreshes_failed", 1)
             self._loaded = self._context.clock.now()
 
@@ -203,4 +207,7 @@ class _Lookup(Operator):
             self._asker.close()
 
     def explain_time(self) -> Mapping[str, Any]:
-        return {"keys_known": len(self._index)}
+        found: dict[str, Any] = {"keys_known": len(self._index)}
+        if isinstance(self._spec.table, WholeTable):
+            found |= {"table_read": self._read, "table_not_read_again": self._failure}
+        return found

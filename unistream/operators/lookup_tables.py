@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,6 +91,7 @@ class _Caller:
         self._clock = clock
         self._async = is_async(calls.function)
         self._pool: ThreadPoolExecutor | None = None
+        self._runner: asyncio.Runner | None = None
 
     def ask(self, keys: pl.DataFrame) -> pl.DataFrame:
         parts = list(keys.iter_slices(self._calls.batch))
@@ -119,11 +120,22 @@ class _Caller:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="unistream-lookup")
         seconds = self._calls.timeout / 1_000_000
         if self._async:
-            # A loop of its own: in a notebook the caller's thread runs one already.
-            return self._pool.submit(asyncio.run, self._gathered(parts, seconds)).result()
+            return self._pool.submit(self._run, self._gathered(parts, seconds)).result()
         futures = [self._pool.submit(self._calls.function, part) for part in parts]
         rounds = -(-len(parts) // self._calls.concurrency)
-        return [_outcome(future, seconds * rounds) for future in futures]
+        done, late = wait(futures, seconds * rounds)
+        if late:
+            # Their threads are taken for as long as they please: whoever is called next gets others.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        return [_outcome(future) if future in done else TimeoutError() for future in futures]
+
+    def _run(self, calls: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+        # A thread of its own, as in a notebook the caller's runs a loop already; and one loop for all
+        # calls, as clients of databases and services live in the loop that they were made in.
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(calls)
 
     async def _gathered(self, parts: Sequence[pl.DataFrame], seconds: float) -> list[Any]:
         free = asyncio.Semaphore(self._calls.concurrency)
@@ -150,8 +162,10 @@ class _Caller:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+            if self._runner is not None:
+                self._pool.submit(self._runner.close)
+            self._pool.shutdown(wait=False)
+            self._pool = self._runner = None
 
 
 def is_async(function: Any) -> bool:
@@ -172,9 +186,9 @@ def called_once(function: Function, keys: pl.DataFrame) -> Any:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _outcome(future: Future[Any], seconds: float) -> Any:
+def _outcome(future: Future[Any]) -> Any:
     try:
-        return future.result(seconds)
+        return future.result()
     except Exception as error:
         return error
 
