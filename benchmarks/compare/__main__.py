@@ -65,7 +65,8 @@ def begun(asked: argparse.Namespace, file: Path, command: str) -> dict[str, Any]
         if asked.only_page:
             return kept
         if {name: kept[name] for name in settings} == settings:
-            return {**kept, "rounds": asked.rounds, "skipped": {}}
+            commands = dict.fromkeys([*kept["command"].splitlines(), command])
+            return {**kept, "rounds": asked.rounds, "skipped": {}, "command": "\n".join(commands)}
         sys.exit(f"{file} holds figures of other settings: leave out --resume, or give the same")
     fresh = {"machine": machine(), "versions": {}, "skipped": {}, "checks": {}, "runs": []}
     return {**settings, "rounds": asked.rounds, "command": command, **fresh}

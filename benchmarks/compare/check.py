@@ -35,7 +35,8 @@ def expected(query: str, folder: Path) -> pl.DataFrame:
         for name in reads(query):
             database.register(name, inputs.table(folder, name).to_arrow())
         database.register("side_input", side_input().to_arrow())
-        return database.sql(DUCKDB[query]).pl()
+        answer: pl.DataFrame = database.sql(DUCKDB[query]).pl()
+        return answer
 
 
 def closed(query: str, folder: Path, answer: pl.DataFrame) -> pl.DataFrame:
@@ -79,7 +80,7 @@ def difference(query: str, got: pl.DataFrame, reference: pl.DataFrame) -> str:
         return f"{got.height:,} rows instead of {reference.height:,}"
     if not reference.height:
         return "the reference has no rows: the input is too small to check anything"
-    got, reference = got.select(names), reference.select(names).cast(dict(got.select(names).schema))
+    got, reference = got.select(names), reference.select(names).cast(got.select(names).schema)
     try:
         assert_frame_equal(got, reference, check_row_order=False, rel_tol=TOLERANCE, check_dtypes=False)
     except AssertionError as error:

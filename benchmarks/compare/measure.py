@@ -69,7 +69,9 @@ def check_all(names: Sequence[str], queries: Sequence[str], document: Document, 
     expected = {query: check.expected(query, folder) for query in queries}
     for name in names:
         verdicts = document["checks"].setdefault(name, {})
-        open_queries = [query for query in queries if verdicts.get(query, {}).get("verdict") is None]
+        open_queries = [
+            query for query in queries if verdicts.get(query, {}).get("verdict") in (None, "failed")
+        ]
         if not open_queries:
             continue
         with tempfile.TemporaryDirectory(dir=cache(), prefix="rows-") as rows:

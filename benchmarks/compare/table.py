@@ -135,9 +135,9 @@ def misses(runs: Runs) -> list[Miss]:
                 found.append(Miss(goal.ours, goal.theirs, query, goal.each, ratio))
     ours, theirs, part = MEMORY
     for query in runs.queries:
-        ratio = runs.memory_ratio(ours, theirs, query)
-        if ratio is not None and ratio > part:
-            found.append(Miss(ours, theirs, f"memory of {query}", part, ratio))
+        share = runs.memory_ratio(ours, theirs, query)
+        if share is not None and share > part:
+            found.append(Miss(ours, theirs, f"memory of {query}", part, share))
     return found
 
 

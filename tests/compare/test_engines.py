@@ -77,7 +77,7 @@ def test_a_join_gives_each_pair_once_whichever_side_comes_first() -> None:
     assert found == [(1, "a"), (1, "b"), (1, "c")]
 
 
-@pytest.mark.parametrize("name", ["unistream", "unistream-bounded", "polars", "duckdb"])
+@pytest.mark.parametrize("name", ["unistream", "polars"])
 def test_an_embedded_engine_answers_in_a_process_of_its_own(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
