@@ -8,7 +8,7 @@ import pytest
 
 from unistream.operators import join_codes
 from unistream.operators.join_codes import CodeMatch
-from unistream.operators.join_matching import CODE, TICK, near_pairs
+from unistream.operators.join_matching import CODE, TICK, Keyed, near_pairs
 
 
 def reference(left: np.ndarray, right: np.ndarray) -> set[tuple[int, int]]:
@@ -73,7 +73,7 @@ def test_near_pairs_of_rows_over_a_long_time(most: int, monkeypatch: pytest.Monk
         }
         got = [
             pair
-            for at, of in near_pairs(sides[0], sides[1], low, high)
+            for at, of in near_pairs(Keyed.of(sides[0]), Keyed.of(sides[1]), low, high)
             for pair in zip(at.tolist(), of.tolist(), strict=True)
         ]
         assert len(got) == len(expected)

@@ -28,8 +28,7 @@ from unistream.operators.join_layout import (
     check_timed,
     late_columns,
 )
-from unistream.operators.join_matching import CODE, TICK, near_pairs, really_equal, with_code
-from unistream.operators.row_order import columns_of
+from unistream.operators.join_matching import TICK, Keyed, near_pairs, really_equal, with_code
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000
@@ -140,11 +139,10 @@ class IntervalJoinOperator(Operator):
         low, high = (self._low, self._high) if side == LEFT else (-self._high, -self._low)
         ticks = rows.get_column(TICK)
         view = self._buffers[1 - side].view(int(ticks[0]) + low, int(ticks[-1]) + high)
-        if not view.frame.height:
+        if view.keyed is None:
             return found
-        index = columns_of(view.frame, [CODE, TICK])
         hit = np.zeros(view.frame.height, dtype=np.bool_) if self._spec.marks(1 - side) else None
-        for at, of in near_pairs(rows, index, low, high):
+        for at, of in near_pairs(Keyed.of(rows), view.keyed, low, high):
             self._hand_on(rows, view, (at, of), side, found, hit, out)
         if hit is not None:
             self._settle_hits(view, hit, 1 - side, out)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_matching import TICK, in_order
+from unistream.operators.join_matching import CODE, TICK, Keyed, in_order
 from unistream.state.backend import LogTable, StateStore
 
 DONE = "__done"
@@ -29,9 +29,11 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Piece:
-    """What is known of one frame of a slice: its times, ascending, and which of its rows are done."""
+    """What is known of one frame of a slice: times, ascending, codes, and which of its rows are done."""
 
     ticks: npt.NDArray[np.int64]
+    keyed: Keyed | None
+    """None where rows have no code."""
     done: Flags | None = None
     settled: int = 0
     """So many rows at its beginning are done."""
@@ -42,6 +44,8 @@ class View:
     """Rows of a buffer that lie in a range of time, and where each part of them is from."""
 
     frame: pl.DataFrame
+    keyed: Keyed | None
+    """What the rows are matched by; None where there are none, or they have no code."""
     parts: Sequence[tuple[Piece, int, int]]
     buckets: Sequence[int]
 
@@ -86,7 +90,8 @@ class SliceBuffer:
 
     def _piece(self, frame: pl.DataFrame) -> Piece:
         done = frame.get_column(DONE).to_numpy().copy() if self._marked else None
-        return Piece(frame.get_column(TICK).to_numpy(), done)
+        keyed = Keyed.of(frame) if CODE in frame.columns else None
+        return Piece(frame.get_column(TICK).to_numpy(), keyed, done)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -178,7 +183,8 @@ class SliceBuffer:
                     parts.append((piece, start, stop))
                     touched.append(bucket)
         whole = found[0] if len(found) == 1 else pl.concat(found) if found else pl.DataFrame()
-        return View(whole, parts, touched)
+        keyed = [piece.keyed.cut(start, stop) for piece, start, stop in parts if piece.keyed is not None]
+        return View(whole, Keyed.joined(keyed) if keyed else None, parts, touched)
 
     def mark(self, view: View, hit: Flags) -> None:
         """Rows of a view are done."""

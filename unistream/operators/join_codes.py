@@ -31,10 +31,16 @@ class CodeMatch:
     """
 
     def __init__(
-        self, left: Places, right: Places, known: tuple[Places | None, Places | None] = (None, None)
+        self,
+        left: Places,
+        right: Places,
+        known: tuple[Places | None, Places | None] = (None, None),
+        hashed: tuple[Hashes, Hashes] | None = None,
     ) -> None:
+        """`hashed` are the hashes of all codes, by whoever has them already."""
         self._codes = left, right
-        hashes = [_hashed(left, known[0]), _hashed(right, known[1])]
+        both = hashed or (hashes_of(left), hashes_of(right))
+        hashes = [of if at is None else of[at] for of, at in zip(both, known, strict=True)]
         hashes, self._places = _worth_sorting(hashes, list(known))
         self._sort(*hashes)
 
@@ -80,9 +86,9 @@ class CodeMatch:
         return (at, of) if same.all() else (at[same], of[same])
 
 
-def _hashed(codes: Places, known: Places | None) -> Hashes:
-    numbers = codes if known is None else codes[known]
-    return numbers.view(np.uint64) * SPREAD
+def hashes_of(codes: Places) -> Hashes:
+    """Numbers of which the upper bits differ where codes do."""
+    return codes.view(np.uint64) * SPREAD
 
 
 def _worth_sorting(
@@ -96,7 +102,7 @@ def _worth_sorting(
     shift = np.uint64(64 - len(hashes[short]).bit_length() - _ROOM)
     seen = np.zeros(1 << (64 - int(shift)), dtype=np.bool_)
     seen[hashes[short] >> shift] = True
-    near = np.flatnonzero(seen[hashes[long] >> shift])
+    near = np.flatnonzero(seen.take((hashes[long] >> shift).view(np.int64)))
     hashes[long] = hashes[long][near]
     places[long] = _back(near, places[long])
     return hashes, places

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
-from unistream.operators.row_order import columns_of
+from unistream.operators.join_codes import SPREAD, CodeMatch, Hashes, Pairs, Places, hashes_of
+from unistream.operators.row_order import columns_of, taken
 from unistream.state.key_groups import stable_hash
+
+Flags = npt.NDArray[np.bool_]
+Known = tuple[Places | None, Places | None]
 
 CODE, TICK = "__code", "__tick"
 """The columns pairs are found by: a number for each key (null for keys with a null), and the time."""
@@ -63,20 +67,64 @@ def index_of(places: Places) -> pl.Series:
     return pl.Series(places.astype(np.uint32))
 
 
-def near_pairs(probe: pl.DataFrame, kept: pl.DataFrame, low: int, high: int) -> Iterator[Pairs]:
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """What rows are matched by: codes with their hashes, times, and which rows have a code (None: all)."""
+
+    codes: Places
+    hashes: Hashes
+    ticks: Places
+    known: Flags | None
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> Keyed:
+        """Of rows with columns `CODE` and `TICK`."""
+        column = rows.get_column(CODE)
+        codes = _numbers(column)
+        known = column.is_not_null().to_numpy() if column.null_count() else None
+        return cls(codes, hashes_of(codes), rows.get_column(TICK).to_numpy(), known)
+
+    def cut(self, start: int, stop: int) -> Keyed:
+        """Those of some neighbouring rows."""
+        part = slice(start, stop)
+        known = None if self.known is None else self.known[part]
+        return Keyed(self.codes[part], self.hashes[part], self.ticks[part], known)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Keyed]) -> Keyed:
+        """Those of one frame after another."""
+        if len(parts) == 1:
+            return parts[0]
+        known = None
+        if any(part.known is not None for part in parts):
+            known = np.concatenate([part.which_known() for part in parts])
+        codes = np.concatenate([part.codes for part in parts])
+        hashes = np.concatenate([part.hashes for part in parts])
+        return cls(codes, hashes, np.concatenate([part.ticks for part in parts]), known)
+
+    def which_known(self) -> Flags:
+        """Whether each row has a code."""
+        return np.ones(len(self.codes), dtype=np.bool_) if self.known is None else self.known
+
+    @property
+    def known_places(self) -> Places | None:
+        """Where the rows with a code are; None for everywhere."""
+        return None if self.known is None else np.flatnonzero(self.known)
+
+
+def near_pairs(probe: Keyed, kept: Keyed, low: int, high: int) -> Iterator[Pairs]:
     """Places in `probe` and in `kept` of rows with one code and `kept` later by `low` to `high` ticks.
 
-    Both frames have `CODE` and `TICK`. Pairs come ordered by place, some at a time.
+    Pairs come ordered by place, some at a time.
     """
-    if not probe.height or not kept.height:
+    if not len(probe.codes) or not len(kept.codes):
         return
-    codes = probe.get_column(CODE), kept.get_column(CODE)
-    match = _match(*codes)
-    ticks = [frame.get_column(TICK).to_numpy() for frame in (probe, kept)]
-    pieces = _pieces(ticks[0], ticks[1], low, high) if match.total > MOST_PAIRS else None
-    found = match.pairs(MOST_PAIRS) if pieces is None else _by_time_too(codes, pieces)
+    known = probe.known_places, kept.known_places
+    match = CodeMatch(probe.codes, kept.codes, known, (probe.hashes, kept.hashes))
+    pieces = _pieces(probe.ticks, kept.ticks, low, high) if match.total > MOST_PAIRS else None
+    found = match.pairs(MOST_PAIRS) if pieces is None else _by_time_too((probe, kept), pieces)
     for at, of in found:
-        later = ticks[1][of] - ticks[0][at]
+        later = kept.ticks[of] - probe.ticks[at]
         near = (later >= low) & (later <= high)
         yield from _in_order(at[near], of[near])
 
@@ -88,7 +136,9 @@ def equal_pairs(
     if pieces is None:
         found = _match(left, right).pairs(MOST_PAIRS)
     else:
-        found = _in_pieces((left, right), (pieces[0].to_numpy(), pieces[1].to_numpy()))
+        known = _known(left), _known(right)
+        numbers = _numbers(left), _numbers(right)
+        found = _in_pieces(numbers, known, (pieces[0].to_numpy(), pieces[1].to_numpy()))
     for at, of in found:
         yield from _in_order(at, of)
 
@@ -106,13 +156,11 @@ def _known(codes: pl.Series) -> Places | None:
     return np.flatnonzero(codes.is_not_null().to_numpy()) if codes.null_count() else None
 
 
-def _in_pieces(codes: tuple[pl.Series, pl.Series], pieces: Pairs) -> Iterator[Pairs]:
+def _in_pieces(codes: Pairs, known: Known, pieces: Pairs) -> Iterator[Pairs]:
     """Places of equal codes in equal pieces."""
-    plain = [_numbers(column) for column in codes]
-    mixed = [_mixed(numbers, of) for numbers, of in zip(plain, pieces, strict=True)]
-    known = _known(codes[0]), _known(codes[1])
+    mixed = [_mixed(numbers, of) for numbers, of in zip(codes, pieces, strict=True)]
     for at, of in CodeMatch(mixed[0], mixed[1], known).pairs(MOST_PAIRS):
-        same = (plain[0][at] == plain[1][of]) & (pieces[0][at] == pieces[1][of])
+        same = (codes[0][at] == codes[1][of]) & (pieces[0][at] == pieces[1][of])
         yield at[same], of[same]
 
 
@@ -137,13 +185,14 @@ def _pieces(ticks: Places, kept: Places, low: int, high: int) -> tuple[tuple[Pla
     return ((ticks + low) // width, (ticks + high) // width), kept // width
 
 
-def _by_time_too(
-    codes: tuple[pl.Series, pl.Series], pieces: tuple[tuple[Places, Places], Places]
-) -> Iterator[Pairs]:
+def _by_time_too(sides: tuple[Keyed, Keyed], pieces: tuple[tuple[Places, Places], Places]) -> Iterator[Pairs]:
     (first, last), kept = pieces
-    yield from _in_pieces(codes, (first, kept))
+    probe, other = sides
+    known = probe.known_places, other.known_places
+    yield from _in_pieces((probe.codes, other.codes), known, (first, kept))
     more = np.flatnonzero(first != last)
-    for at, of in _in_pieces((codes[0][more], codes[1]), (last[more], kept)):
+    has_code = None if probe.known is None else np.flatnonzero(probe.known[more])
+    for at, of in _in_pieces((probe.codes[more], other.codes), (has_code, known[1]), (last[more], kept)):
         yield more[at], of
 
 
@@ -161,4 +210,11 @@ def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     ticks = rows.get_column(TICK).to_numpy()
     if (ticks[1:] >= ticks[:-1]).all():
         return rows
-    return rows[np.argsort(ticks, kind="stable")]
+    low, bits = int(ticks.min()), len(ticks).bit_length()
+    if (int(ticks.max()) - low).bit_length() + bits > 62:
+        return taken(rows, np.argsort(ticks, kind="stable"))
+    packed = (ticks - low) << bits  # sorting numbers is much faster than sorting positions
+    packed |= np.arange(len(packed))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return taken(rows, packed)
