@@ -202,15 +202,22 @@ class Pair:
     def row(self, port: int, number: int, second: int, mark: int) -> Row:
         """A random row; few values, so that equal rows are not rare."""
         random, side = self.random, self.sides[port]
-        at: int | None = second * SECOND
-        if side.unit != "s" and random.random() < 0.2:
-            at = second * SECOND + SECOND // 2
+        at: int | None = second * SECOND + self.fraction(side.unit)
+        if mark != MIN_TIME and random.random() < 0.1:
+            step = {"s": SECOND, "ms": 1_000}.get(side.unit, 1)
+            at = -(-mark // step) * step  # the first moment that has not passed
         if self.null_times and random.random() < 0.03:
             at = None
         key = random.choice(KEYS[side.kind][1])
         second_key = random.choice((1, 1, 1, 2, None))
         amount = number if self.distinct else random.randint(0, 3)
         return Row(port, number, at, (key, second_key, amount, random.choice(("n", "m", None))))
+
+    def fraction(self, unit: str) -> int:
+        """Mostly none: rows are often exactly as far apart as bounds say, and sometimes just not."""
+        if unit == "s" or self.random.random() > 0.4:
+            return 0
+        return self.random.choice((SECOND // 2, SECOND // 2, *((1, -1, 1, -1) if unit != "ms" else ())))
 
     def perhaps_again(self, row: Row, before: Sequence[Event]) -> Row:
         """The row, or now and then one that equals the last of its side."""
