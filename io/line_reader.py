@@ -5,19 +5,28 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from unistream.clock import Clock
 from unistream.errors import ConnectorError, DataError
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.compressed_bytes import ByteStream, PlainBytes, open_bytes
-from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, checksum
+from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, Rows, checksum
 from unistream.io.listing import FileEntry, FileWatch, Listing
 
 logger = logging.getLogger(__name__)
 
 FIRST_BYTES = 128 << 10
 """Read at first, before the length of rows is known."""
+
+DECODERS = 2
+AHEAD = DECODERS + 1
+"""Units of a file that are read before the first of them is given: some are decoded while others wait."""
+
+LEAST_AHEAD = 4 * UNIT_BYTES
+"""Bytes of a file from which on that is done."""
 
 MANY_FILES = 1000
 """With more files waiting, which ones wait is told anew only now and then: telling takes a step for each."""
@@ -46,6 +55,7 @@ class LineReader(Reader):
         self._file: _OpenFile | None = None
         self._opened = 0
         self._pending: dict[str, int | None] = {}
+        self._pool: ThreadPoolExecutor | None = None
         self._row_bytes = 0.0
         self._read_bytes = 0
         self._total_bytes = 0
@@ -71,7 +81,7 @@ class LineReader(Reader):
             self._opened += 1
             if len(self._queue) < MANY_FILES or self._opened % RENEWED_EVERY == 0:
                 self._renew_pending()
-        chunk = self._file.next_chunk(self._unit(max_rows))
+        chunk = self._file.next_chunk(self._unit(max_rows), self._pool_for(self._file.entry))
         rows = chunk.frame.height
         if rows:
             self._row_bytes = chunk.nbytes / rows
@@ -90,9 +100,20 @@ class LineReader(Reader):
         return Backlog(nbytes=max(0, self._total_bytes - done), total_bytes=self._total_bytes)
 
     def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _pool_for(self, entry: FileEntry) -> ThreadPoolExecutor | None:
+        """Where a file is decoded that is long enough for that to pay, once the length of rows is known."""
+        if entry.size < LEAST_AHEAD or not self._row_bytes:
+            return None
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="unistream-decode")
+        return self._pool
 
     def _unit(self, max_rows: int) -> int:
         """Bytes that hold about `max_rows`."""
@@ -139,6 +160,16 @@ class LineReader(Reader):
         return _OpenFile(entry, self._options, self._begun.pop(entry.split, None))
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """Some bytes of a file on their way: rows (None for no whole line), and the place behind them."""
+
+    rows: Future[Rows] | Rows | None
+    position: dict[str, Any]
+    ended: bool
+    error: Exception | None = None
+
+
 class _OpenFile:
     """One file being read."""
 
@@ -149,6 +180,7 @@ class _OpenFile:
         if position and position["offset"]:
             self._find_place(position)
         self._place = self._split.offset
+        self._ahead: deque[_Unit] = deque()
 
     @property
     def place_on_disk(self) -> int:
@@ -158,24 +190,45 @@ class _OpenFile:
         except ValueError:  # closed on the other thread
             return self.entry.size
 
-    def next_chunk(self, nbytes: int) -> Chunk:
-        """The rows of the next bytes; `ended` at the end of the file, perhaps without rows."""
-        data = self._stream.read(nbytes)
-        self._place += len(data)
-        self._split.feed(data)
-        ended = len(data) < nbytes
-        if ended:
-            self._check_not_cut()
-            self._split.finish()
-        rows = self._split.take()
-        position = self._split.position | {"stamp": list(self.entry.stamp)}
-        if ended:
-            position = {"ended": True, "stamp": list(self.entry.stamp)}
+    def next_chunk(self, nbytes: int, pool: ThreadPoolExecutor | None) -> Chunk:
+        """The rows of the next bytes; `ended` at the end of the file, perhaps without rows.
+
+        With a pool the bytes behind them are read and decoded meanwhile.
+        """
+        if not self._ahead:
+            self._ahead.append(self._next_unit(nbytes, pool))
+        while pool is not None and len(self._ahead) < AHEAD and not self._ahead[-1].ended:
+            self._ahead.append(self._next_unit(nbytes, pool))
+        unit = self._ahead.popleft()
+        if unit.error is not None:
+            raise unit.error
+        rows = unit.rows.result() if isinstance(unit.rows, Future) else unit.rows
+        split, position, ended = self.entry.split, unit.position, unit.ended
         if rows is None:
-            return Chunk(self.entry.split, self._split.empty(), position, scanned_rows=0, ended=ended)
-        return Chunk(
-            self.entry.split, rows.frame, position, rows.nbytes, rows.rows, rows.rejected, ended=ended
-        )
+            return Chunk(split, self._split.empty(), position, scanned_rows=0, ended=ended)
+        return Chunk(split, rows.frame, position, rows.nbytes, rows.rows, rows.rejected, ended=ended)
+
+    def _next_unit(self, nbytes: int, pool: ThreadPoolExecutor | None) -> _Unit:
+        """The next bytes, decoded or on the way; what is wrong with them is told when it is their turn."""
+        try:
+            data = self._stream.read(nbytes)
+            self._place += len(data)
+            self._split.feed(data)
+            ended = len(data) < nbytes
+            if ended:
+                self._check_not_cut()
+                self._split.finish()
+            lines = self._split.cut()
+            position = self._split.position | {"stamp": list(self.entry.stamp)}
+            if ended:
+                position = {"ended": True, "stamp": list(self.entry.stamp)}
+            if lines is None:
+                return _Unit(None, position, ended)
+            if pool is None:
+                return _Unit(self._split.decoded(lines), position, ended)
+            return _Unit(pool.submit(self._split.decoded, lines), position, ended)
+        except Exception as error:
+            return _Unit(None, {}, ended=True, error=error)
 
     def close(self) -> None:
         self._stream.close()

@@ -10,7 +10,14 @@ from typing import Any
 import polars as pl
 
 from unistream.io.compressed_bytes import KEPT_BEFORE
-from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, joined, rejected_rows, unreadable
+from unistream.io.format_base import (
+    BYTE_ORDER_MARK,
+    Decoded,
+    count_lines,
+    joined,
+    rejected_rows,
+    unreadable,
+)
 from unistream.io.formats import CsvFormat, Format
 from unistream.io.line_cutter import Cut, LineCutter
 
@@ -45,6 +52,15 @@ class Rows:
     frame: pl.DataFrame
     rejected: pl.DataFrame | None
     rows: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines as they were cut: bytes with the number of their first line, or a line given up."""
+
+    format: Format
+    parts: Sequence[tuple[bytes, int] | Decoded]
     nbytes: int
 
 
@@ -105,8 +121,13 @@ class LineSplit:
     def take(self) -> Rows | None:
         """The rows of everything that was fed; None when there is no whole line.
 
-        Raises `DataError` for an unreadable row when the policy is to fail; the place stays before it.
+        Raises `DataError` for an unreadable row when the policy is to fail.
         """
+        lines = self.cut()
+        return None if lines is None else self.decoded(lines)
+
+    def cut(self) -> Lines | None:
+        """The lines of all that was fed, which moves the place behind them; None when none is whole."""
         if self.offset == 0:
             mark = self._cutter.drop_prefix(BYTE_ORDER_MARK)
             if mark is None:
@@ -114,20 +135,26 @@ class LineSplit:
             self.offset = mark
         if self._needs_header() and not self._read_header():
             return None
-        parts, nbytes = [], 0
+        parts: list[tuple[bytes, int] | Decoded] = []
+        nbytes = 0
         while (cut := self._cutter.next()) is not None:
             if cut.too_long is not None:
                 parts.append(self._too_long(cut))
             elif cut.data:
-                parts.append(self._format.decode(cut.data, first_line=self.line))
-            lines = parts[-1].lines if cut.data else cut.lines
-            self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, lines)
+                parts.append((cut.data, self.line))
+            self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, count_lines(cut.data) if cut.data else cut.lines)
             nbytes += cut.nbytes
-        if not nbytes:
-            return None
-        decoded = joined(parts, self._format.columns) if parts else self._nothing()
+        return Lines(self._format, parts, nbytes) if nbytes else None
+
+    def decoded(self, lines: Lines) -> Rows:
+        """The rows of some lines; from any thread, and of later lines before earlier ones."""
+        parts = [
+            part if isinstance(part, Decoded) else lines.format.decode(part[0], first_line=part[1])
+            for part in lines.parts
+        ]
+        decoded = joined(parts, lines.format.columns) if parts else self._nothing()
         rejected = rejected_rows(decoded, self._options.on_error, self._options.source, self.split)
-        return Rows(self._options.select(decoded.frame), rejected, decoded.rows, nbytes)
+        return Rows(self._options.select(decoded.frame), rejected, decoded.rows, lines.nbytes)
 
     def empty(self) -> pl.DataFrame:
         """No rows, with the columns that are asked for."""
