@@ -60,25 +60,50 @@ def windows(query: str, read: Callable[..., Any]) -> Any:
     import bytewax.operators.windowing as win
 
     if query == "tumbling":
-        clock: Any = win.EventClock(lambda value: value[0], WAIT)
+        clock: Any = win.EventClock(lambda value: value[0], WAIT, to_system_utc=_never)
         windower: Any = win.TumblingWindower(flows.TEN, flows.START)
         out = win.fold_window(
-            "fold", read("readings", flows.keyed_reading), clock, windower, lambda: (0, 0), _add, _merge
+            "fold",
+            read("readings", flows.keyed_reading),
+            clock,
+            windower,
+            lambda: (0, 0),
+            _add,
+            _merge,
+            ordered=False,
         )
         return op.map("row", out.down, _tumbled)
     if query == "q12":
         came = win.SystemClock()
         windower = win.TumblingWindower(flows.TEN, flows.START)
         out = win.fold_window(
-            "fold", read("bid", flows.keyed_time), came, windower, int, lambda n, _: n + 1, int.__add__
+            "fold",
+            read("bid", flows.keyed_time),
+            came,
+            windower,
+            int,
+            lambda n, _: n + 1,
+            int.__add__,
+            ordered=False,
         )
         return op.map("row", out.down, lambda found: (int(found[0]), found[1][0], found[1][1]))
-    clock = win.EventClock(lambda value: value, WAIT)
+    clock = win.EventClock(lambda value: value, WAIT, to_system_utc=_never)
     windower = win.SessionWindower(flows.TEN)
     out = win.fold_window(
-        "fold", read("bid", flows.keyed_time), clock, windower, lambda: None, _extend, _join_sessions
+        "fold",
+        read("bid", flows.keyed_time),
+        clock,
+        windower,
+        lambda: None,
+        _extend,
+        _join_sessions,
+        ordered=False,
     )
     return op.map("row", out.down, _session)
+
+
+def _never(time: datetime) -> None:
+    """No moment of the clock: windows of a past that is read again would else be looked at all the time."""
 
 
 def _add(state: tuple[int, int], value: tuple[datetime, int]) -> tuple[int, int]:
