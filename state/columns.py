@@ -164,6 +164,7 @@ class HeapColumn(Column):
         self.dtype = dtype
         self._space = space
         self._is_text = dtype in (pl.String, pl.Binary)
+        self._is_nested = dtype.is_nested()
         self._place: npt.NDArray[np.uint32] = space.zeros(capacity, np.uint32)
         self._start()
 
@@ -178,7 +179,29 @@ class HeapColumn(Column):
 
     def get(self, name: str, rows: RowIds) -> pl.Series:
         # Indexing is the same as `gather`, which would set up a lazy query each time; so is `==` below.
-        return self._whole()[pl.Series(self._place.take(rows))].alias(name)
+        places = self._place.take(rows)
+        if self._is_nested and len(self._heap) > 1:
+            return self._from_parts(places).alias(name)
+        return self._whole()[pl.Series(places)].alias(name)
+
+    def _from_parts(self, places: npt.NDArray[np.uint32]) -> pl.Series:
+        """What lies at these places, part by part: of several parts at once Polars takes lists, and structs
+        with lists, a hundred times slower."""
+        bits = len(places).bit_length()
+        packed = (places.astype(np.int64) << bits) | np.arange(len(places))
+        packed.sort()
+        order, places = packed & ((1 << bits) - 1), (packed >> bits).astype(np.uint32)
+        taken, start, first = [], 0, 0
+        for part in self._heap:
+            stop = int(np.searchsorted(places, first + len(part)))
+            if stop > start:
+                taken.append(part[pl.Series(places[start:stop] - np.uint32(first))])
+            start, first = stop, first + len(part)
+        if not taken:
+            return self._heap[0].clear()
+        back = np.empty(len(order), dtype=np.uint32)
+        back[order] = np.arange(len(order), dtype=np.uint32)
+        return pl.concat(taken, rechunk=True)[pl.Series(back)]
 
     def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
         stored = self.get("", rows)
