@@ -13,6 +13,8 @@ SCRIPTS = (
     ("benchmarks.window_kernels",),
     ("benchmarks.window_end_to_end",),
     ("benchmarks.window_latency",),
+    ("benchmarks.join_kernels",),
+    ("benchmarks.join_end_to_end",),
     ("benchmarks.keyed_running",),
     ("benchmarks.state_checkpoint",),
 )
