@@ -52,15 +52,19 @@ class CodeMatch:
         both[: len(left)] |= np.arange(len(left), dtype=np.uint64)
         both[len(left) :] |= np.arange(len(right), dtype=np.uint64) | np.uint64(1 << side)
         both.sort()
-        codes = both >> np.uint64(side + 1)
-        edges = np.flatnonzero(codes[1:] != codes[:-1]) + 1
-        starts, ends = np.append(0, edges), np.append(edges, len(both))
-        is_right = (both & mask) >> np.uint64(side)
-        before = np.append(np.uint64(0), np.cumsum(is_right)).astype(np.int64)
-        rights = before[ends] - before[starts]
+        sided = both >> np.uint64(side)  # code and side
+        edges = np.flatnonzero((sided[1:] ^ sided[:-1]) > 1)
+        edges += 1
+        bounds = np.empty(len(edges) + 2, dtype=np.int64)
+        bounds[0], bounds[1:-1], bounds[-1] = 0, edges, len(both)
+        starts, ends = bounds[:-1], bounds[1:]
+        before = np.zeros(len(both) + 1, dtype=np.int32)
+        np.cumsum(sided.astype(np.uint8) & 1, dtype=np.int32, out=before[1:])
+        rights = np.diff(before[bounds])
         lefts = ends - starts - rights
         meet = np.flatnonzero((rights > 0) & (lefts > 0))
-        self._starts, self._lefts, self._rights = starts[meet], lefts[meet], rights[meet]
+        self._starts, self._lefts = starts[meet], lefts[meet]
+        self._rights = rights[meet].astype(np.int64)
         self._numbers = (both & np.uint64((1 << side) - 1)).view(np.int64)
 
     @property
