@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from join_reference import Event, Pair, Row
+from join_reference import Event, Pair, Row, plain_rows
 from join_reference_kinds import Expected, Interval, Regular, Versioned, Window
 from join_reference_lookup import Enriched
 from join_reference_runs import Runs, difference, shown
 from join_reference_sql import can_be_asked, met
 
+import unistream as us
+from unistream.expressions.schema import CHANGE
 from unistream.operators import join_matching
 from unistream.testing.shrink import shrink
 
 KINDS: dict[str, type[Pair]] = {kind.kind: kind for kind in (Interval, Window, Regular, Versioned, Enriched)}
-PER_KIND = 200
+PER_KIND = 300
 BY_NIGHT = 20_000
 AT_ONCE = 1_000
 """So many pairs of sequences are in one run of a test by night."""
@@ -99,6 +101,22 @@ def test_few_pairs_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(join_matching, "MOST_PAIRS", 3)
     monkeypatch.setattr(join_matching, "MOST_ROWS", 2)
     check_seeds(KINDS[kind], range(10**6, 10**6 + 40), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["regular", "lookup"])
+def test_bounded_joins_as_one_query(kind: str, tmp_path: Path) -> None:
+    """What is handed to Polars as a whole gives the same rows."""
+    asked = 0
+    for seed in range(10**6, 10**6 + PER_KIND):
+        pair = made(KINDS[kind], seed, tmp_path)
+        events = [event for event in pair.events() if isinstance(event, Row) and not event.gone]
+        frames = [side.frame([row for row in events if row.port == side.port]) for side in pair.inputs]
+        joined = pair.joined(*(us.from_frame(frame.drop(CHANGE, strict=False)) for frame in frames))
+        if "one Polars streaming query" in joined.explain():
+            asked += 1
+            wrong = difference(plain_rows(joined.collect()), pair.expected(list(events)).rows)
+            assert wrong is None, f"seed {seed}: {pair.describe()}\n{shown(events)}\n{wrong}"
+    assert asked > PER_KIND // 10
 
 
 @pytest.mark.nightly
