@@ -14,6 +14,7 @@ from unistream.operators.row_order import Positions
 Codes = npt.NDArray[np.int64]
 
 _BITS = 62
+_CODE = "__packed"
 _TIMES = (pl.Date, pl.Datetime, pl.Duration, pl.Time)
 
 
@@ -54,9 +55,10 @@ class PackedKeys:
         order: Positions = packed & ((1 << bits) - 1)
         packed >>= bits
         first = np.flatnonzero(np.append(True, packed[1:] != packed[:-1]))
-        return order, first, self._keys(packed.take(first))
+        return order, first, self.keys(packed.take(first))
 
-    def _keys(self, codes: Codes) -> pl.DataFrame:
+    def keys(self, codes: Codes) -> pl.DataFrame:
+        """The key columns behind some codes."""
         found = []
         items = list(zip(self.schema.items(), self.least, self.spans, strict=True))
         for (name, dtype), low, span in reversed(items[1:]):
@@ -65,6 +67,33 @@ class PackedKeys:
         ((name, dtype), low, _) = items[0]
         found.append(_series(name, codes + low, dtype))
         return pl.DataFrame(found[::-1])
+
+
+def aggregated(rows: pl.DataFrame, by: Sequence[str], exprs: Sequence[pl.Expr]) -> pl.DataFrame:
+    """What `group_by` gives, in order of the first row of each group; by one column where that is possible.
+
+    By one column Polars is twice as fast as by several, of which two are the same for a whole window.
+    """
+    rest = [name for name in by if not _is_constant(rows.get_column(name))] or list(by[-1:])
+    same = [name for name in by if name not in rest]
+    if len(rest) > 1:
+        packed = PackedKeys.of(rows, by)
+        if packed is None:
+            return rows.group_by(by, maintain_order=True).agg(exprs)
+        coded = rows.hstack([pl.Series(_CODE, packed.codes)])
+        made = coded.group_by(_CODE, maintain_order=True).agg(exprs)
+        codes = made.drop_in_place(_CODE).to_numpy()
+        return pl.DataFrame([*packed.keys(codes).get_columns(), *made.get_columns()])
+    made = rows.group_by(rest, maintain_order=True).agg(exprs)
+    constants = {name: rows.get_column(name).new_from_index(0, made.height) for name in same}
+    keys = [constants[name] if name in constants else made.get_column(name) for name in by]
+    return pl.DataFrame([*keys, *made.get_columns()[len(rest) :]])
+
+
+def _is_constant(column: pl.Series) -> bool:
+    return bool(
+        len(column) and column.dtype == pl.Int64 and not column.null_count() and column.min() == column.max()
+    )
 
 
 def _fits(column: pl.Series) -> bool:

@@ -12,7 +12,7 @@ from unistream.errors import DataError
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
-from unistream.operators.key_packing import PackedKeys
+from unistream.operators.key_packing import PackedKeys, aggregated
 from unistream.operators.run_reducer import RunReducer
 
 By = Sequence[str]
@@ -254,7 +254,7 @@ class BufferedContents(Contents):
         return parts
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return parts.group_by(by, maintain_order=True).agg(self._exprs)
+        return aggregated(parts, by, self._exprs)
 
 
 class TopContents(Contents):
