@@ -91,12 +91,12 @@ class LogTable(ABC):
         """The buckets that hold something, ascending."""
 
     @abstractmethod
-    def frames(self, bucket: int) -> Sequence[pl.DataFrame]:
-        """The frames of a bucket in the order they were added; empty for an unknown bucket."""
+    def frames(self, bucket: int, start: int = 0) -> Sequence[pl.DataFrame]:
+        """The frames of a bucket in the order they were added, from number `start` on."""
 
     @abstractmethod
-    def replace(self, bucket: int, frames: Iterable[pl.DataFrame]) -> None:
-        """Put these in place of the bucket's frames (folding many into one)."""
+    def replace(self, bucket: int, frames: Iterable[pl.DataFrame], start: int = 0) -> None:
+        """Put these in place of the bucket's frames from number `start` on (folding many into one)."""
 
     @abstractmethod
     def drop(self, buckets: Iterable[int]) -> None:

@@ -84,9 +84,9 @@ class FrameLog(LogTable):
     def buckets(self) -> Sequence[int]:
         return sorted(self._buckets)
 
-    def frames(self, bucket: int) -> Sequence[pl.DataFrame]:
-        entries = self._buckets.get(bucket)
-        if entries is None:
+    def frames(self, bucket: int, start: int = 0) -> Sequence[pl.DataFrame]:
+        entries = self._buckets.get(bucket, [])[start:]
+        if not entries:
             return []
         self._use(bucket)
         result: list[pl.DataFrame] = []
@@ -105,19 +105,26 @@ class FrameLog(LogTable):
                 result.append(parts[entry.part])
         return result
 
-    def replace(self, bucket: int, frames: Iterable[pl.DataFrame]) -> None:
-        kept = [LogFrame.hot(frame) for frame in map(self._checked, frames) if frame.height]
-        self.drop([bucket])
-        for entry in kept:
+    def replace(self, bucket: int, frames: Iterable[pl.DataFrame], start: int = 0) -> None:
+        made = [LogFrame.hot(frame) for frame in map(self._checked, frames) if frame.height]
+        kept = self._buckets.get(bucket, [])[:start]
+        if kept:
+            self._give_up(self._buckets[bucket][start:])
+            self._buckets[bucket] = kept
+        else:
+            self.drop([bucket])
+        for entry in made:
             self._add(int(bucket), entry)
 
     def drop(self, buckets: Iterable[int]) -> None:
         for bucket in buckets:
-            gone = self._buckets.pop(bucket, ())
             self._last_use.pop(bucket, None)
-            self._length -= sum(entry.height for entry in gone)
-            if self._space is not None:
-                self._space.grew(-sum(entry.nbytes for entry in gone if entry.frame is not None))
+            self._give_up(self._buckets.pop(bucket, ()))
+
+    def _give_up(self, gone: Sequence[LogFrame]) -> None:
+        self._length -= sum(entry.height for entry in gone)
+        if self._space is not None:
+            self._space.grew(-sum(entry.nbytes for entry in gone if entry.frame is not None))
 
     def __len__(self) -> int:
         return self._length

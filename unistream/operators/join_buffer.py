@@ -138,20 +138,19 @@ class SliceBuffer:
             length += len(pieces[kept].ticks)
         if kept == len(pieces) - 1:
             return
-        frames = self._current(bucket)
-        merged = in_order(pl.concat(frames[kept:], rechunk=True))
-        self._log.replace(bucket, [*frames[:kept], merged])
+        # Those before are not read: they may lie on disk, and would have to be written there again.
+        merged = in_order(pl.concat(self._current(bucket, kept), rechunk=True))
+        self._log.replace(bucket, [merged], kept)
         pieces[kept:] = [self._piece(merged)]
 
-    def _current(self, bucket: int) -> list[pl.DataFrame]:
-        """The frames of a bucket, with what is done by now."""
-        frames = self._log.frames(bucket)
+    def _current(self, bucket: int, start: int = 0) -> list[pl.DataFrame]:
+        """The frames of a bucket from number `start` on, with what is done by now."""
+        frames = self._log.frames(bucket, start)
         if not self._marked:
             return list(frames)
-        self._touched.discard(bucket)
         return [
             frame.with_columns(pl.Series(DONE, piece.done))
-            for frame, piece in zip(frames, self._pieces[bucket], strict=True)
+            for frame, piece in zip(frames, self._pieces[bucket][start:], strict=True)
         ]
 
     def _widen(self, wanted: Sequence[int]) -> None:

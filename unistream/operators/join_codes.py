@@ -31,16 +31,10 @@ class CodeMatch:
     """
 
     def __init__(
-        self,
-        left: Places,
-        right: Places,
-        known: tuple[Places | None, Places | None] = (None, None),
-        hashed: tuple[Hashes, Hashes] | None = None,
+        self, left: Places, right: Places, known: tuple[Places | None, Places | None] = (None, None)
     ) -> None:
-        """`hashed` are the hashes of all codes, by whoever has them already."""
         self._codes = left, right
-        both = hashed or (hashes_of(left), hashes_of(right))
-        hashes = [of if at is None else of[at] for of, at in zip(both, known, strict=True)]
+        hashes = [_hashed(left, known[0]), _hashed(right, known[1])]
         hashes, self._places = _worth_sorting(hashes, list(known))
         self._sort(*hashes)
 
@@ -90,9 +84,9 @@ class CodeMatch:
         return (at, of) if same.all() else (at[same], of[same])
 
 
-def hashes_of(codes: Places) -> Hashes:
-    """Numbers of which the upper bits differ where codes do."""
-    return codes.view(np.uint64) * SPREAD
+def _hashed(codes: Places, known: Places | None) -> Hashes:
+    numbers = codes if known is None else codes[known]
+    return numbers.view(np.uint64) * SPREAD
 
 
 def _worth_sorting(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.join_codes import SPREAD, CodeMatch, Hashes, Pairs, Places, hashes_of
+from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
 from unistream.operators.row_order import columns_of, taken
 from unistream.state.key_groups import stable_hash
 
@@ -69,10 +69,9 @@ def index_of(places: Places) -> pl.Series:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """What rows are matched by: codes with their hashes, times, and which rows have a code (None: all)."""
+    """What rows are matched by: codes, times, and which rows have a code (None: all)."""
 
     codes: Places
-    hashes: Hashes
     ticks: Places
     known: Flags | None
 
@@ -82,13 +81,13 @@ class Keyed:
         column = rows.get_column(CODE)
         codes = _numbers(column)
         known = column.is_not_null().to_numpy() if column.null_count() else None
-        return cls(codes, hashes_of(codes), rows.get_column(TICK).to_numpy(), known)
+        return cls(codes, rows.get_column(TICK).to_numpy(), known)
 
     def cut(self, start: int, stop: int) -> Keyed:
         """Those of some neighbouring rows."""
         part = slice(start, stop)
         known = None if self.known is None else self.known[part]
-        return Keyed(self.codes[part], self.hashes[part], self.ticks[part], known)
+        return Keyed(self.codes[part], self.ticks[part], known)
 
     @classmethod
     def joined(cls, parts: Sequence[Keyed]) -> Keyed:
@@ -99,8 +98,7 @@ class Keyed:
         if any(part.known is not None for part in parts):
             known = np.concatenate([part.which_known() for part in parts])
         codes = np.concatenate([part.codes for part in parts])
-        hashes = np.concatenate([part.hashes for part in parts])
-        return cls(codes, hashes, np.concatenate([part.ticks for part in parts]), known)
+        return cls(codes, np.concatenate([part.ticks for part in parts]), known)
 
     def which_known(self) -> Flags:
         """Whether each row has a code."""
@@ -120,7 +118,7 @@ def near_pairs(probe: Keyed, kept: Keyed, low: int, high: int) -> Iterator[Pairs
     if not len(probe.codes) or not len(kept.codes):
         return
     known = probe.known_places, kept.known_places
-    match = CodeMatch(probe.codes, kept.codes, known, (probe.hashes, kept.hashes))
+    match = CodeMatch(probe.codes, kept.codes, known)
     pieces = _pieces(probe.ticks, kept.ticks, low, high) if match.total > MOST_PAIRS else None
     found = match.pairs(MOST_PAIRS) if pieces is None else _by_time_too((probe, kept), pieces)
     for at, of in found:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from unistream.runtime.alignment import HeldBack
 
 
+MOST_WAITING = 1 << 19
+"""With more rows than these in its inbox a task works them off at once: one batch may make many pairs."""
+
+
 class Task(ABC):
     """One vertex. `watermark` and `ended` are what it has handed on so far."""
 
@@ -32,6 +36,7 @@ class Task(ABC):
         self.metrics = metrics
         self.upstream: list[Task] = []
         self.inbox: list[Batch] = []
+        self._waiting = 0
         self.watermark = MIN_TIME
         self.ended = False
         self.out = TaskOutput(metrics)
@@ -43,6 +48,23 @@ class Task(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back resources."""
+
+    def accept(self, batch: Batch) -> None:
+        """Rows for the inbox; so many that memory may run short are worked off at once, time is not."""
+        self.inbox.append(batch)
+        self._waiting += batch.frame.height
+        if self._waiting > MOST_WAITING:
+            self.work_off()
+
+    def work_off(self) -> None:
+        """Work off the inbox."""
+        inbox, self.inbox, self._waiting = self.inbox, [], 0
+        for batch in inbox:
+            self.take(batch)
+
+    def take(self, batch: Batch) -> None:
+        """Work off some rows."""
+        raise NotImplementedError(f"nothing leads into {self.vertex.id}")
 
     def next_wakeup(self) -> int | None:
         """When it wants to run even if nothing comes in, in microseconds of the clock."""
@@ -80,7 +102,7 @@ class TaskOutput(Output):
 
     def _hand_on(self, tag: str, frame: pl.DataFrame, split: str) -> None:
         for reader, port in self._readers.get(tag, ()):
-            reader.inbox.append(Batch(frame, port, split))
+            reader.accept(Batch(frame, port, split))
 
 
 class SourceTask(Task):
@@ -198,11 +220,7 @@ class OperatorTask(Task):
     def run(self, now: int) -> None:
         if self.ended:
             return
-        inbox, self.inbox = self.inbox, []
-        for batch in inbox:
-            self.metrics.add("rows_in", batch.frame.height)
-            with self._guarded("operator.process", batch):
-                self.operator.process(batch, self.out)
+        self.work_off()
         watermark = self.input_watermark()
         if watermark > self._input_watermark:
             self._input_watermark = watermark
@@ -218,6 +236,11 @@ class OperatorTask(Task):
                 self.operator.finish(self.out)
             self.ended = True
             self.watermark = MAX_TIME
+
+    def take(self, batch: Batch) -> None:
+        self.metrics.add("rows_in", batch.frame.height)
+        with self._guarded("operator.process", batch):
+            self.operator.process(batch, self.out)
 
     @contextmanager
     def _guarded(self, step: str, batch: Batch | None = None) -> Iterator[None]:
@@ -252,17 +275,18 @@ class SinkTask(Task):
         self._writer = writer
 
     def run(self, now: int) -> None:
-        inbox, self.inbox = self.inbox, []
-        for batch in inbox:
-            try:
-                with point("sink.write"):
-                    self._writer.write(batch.frame)
-            except Exception as error:
-                raise failure(self.vertex, error, batch) from error
-            self.metrics.add("rows_in", batch.frame.height)
-            self.metrics.add("rows_out", batch.frame.height)
+        self.work_off()
         self.watermark = self.input_watermark()
         self.ended = self.inputs_ended()
+
+    def take(self, batch: Batch) -> None:
+        try:
+            with point("sink.write"):
+                self._writer.write(batch.frame)
+        except Exception as error:
+            raise failure(self.vertex, error, batch) from error
+        self.metrics.add("rows_in", batch.frame.height)
+        self.metrics.add("rows_out", batch.frame.height)
 
     def due(self, now: int) -> bool:
         """Whether the writer wants its rows committed although no checkpoint asks for it."""
