@@ -37,6 +37,11 @@ class ByteStream(ABC):
     def read(self, nbytes: int) -> bytes:
         """As many bytes as asked for; fewer only at the end."""
 
+    def read_lines(self, nbytes: int) -> tuple[bytes, bool]:
+        """About as many bytes, to the end of a line where that is easily found; whether they are the last."""
+        data = self.read(nbytes)
+        return data, len(data) < nbytes
+
     @abstractmethod
     def skip(self, nbytes: int) -> bytes:
         """Go `nbytes` on and give the last bytes before that place, as many as `KEPT_BEFORE`."""
@@ -50,11 +55,23 @@ KEPT_BEFORE = 1024
 """Bytes before a position that tell whether the file is still the same."""
 
 
+PEEK_BYTES = 64 << 10
+"""How far before the end of a read a newline is looked for."""
+
+
 class PlainBytes(ByteStream):
     """A file as it is."""
 
     def read(self, nbytes: int) -> bytes:
         return _read_fully(self.file, nbytes)
+
+    def read_lines(self, nbytes: int) -> tuple[bytes, bool]:
+        if nbytes > PEEK_BYTES:  # bytes are copied when a line has to be put together from two reads
+            place = self.file.tell()
+            self.file.seek(place + nbytes - PEEK_BYTES)
+            nbytes -= len(self.file.read(PEEK_BYTES).rpartition(b"\n")[2])
+            self.file.seek(place)
+        return super().read_lines(nbytes)
 
     def skip(self, nbytes: int) -> bytes:
         self.file.seek(max(0, nbytes - KEPT_BEFORE))

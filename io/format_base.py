@@ -28,14 +28,12 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class Decoded:
     """Rows of some lines: `frame` has the good ones in order, `rejected` the others (`UNREADABLE_SCHEMA`).
 
-    `rows` counts both; blank lines are no rows. `lines` counts newlines and a last line without one, so
-    that `first_line + lines` is the number of the line that follows.
+    `rows` counts both; blank lines are no rows.
     """
 
     frame: pl.DataFrame
     rejected: pl.DataFrame | None
     rows: int
-    lines: int
 
 
 class Format(ABC):
@@ -48,12 +46,18 @@ class Format(ABC):
     def columns(self) -> pl.Schema:
         """Columns and types of the frames that `decode` gives."""
 
+    @property
+    def quote(self) -> bytes | None:
+        """The sign without which no row reaches over a newline; None where there is no such sign."""
+        return None
+
     @abstractmethod
-    def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
+    def decode(self, data: bytes, *, first_line: int = 1, unquoted: bool = False) -> Decoded:
         """The rows of whole lines; the last newline may be missing at the end of a file.
 
         Never raises for what the bytes hold: a row that does not fit comes back in `rejected`, with its
         line number counted from `first_line`. A byte order mark is dropped when `first_line` is 1.
+        `unquoted` says that the bytes are known to be without `quote`, which saves looking again.
         """
 
     @abstractmethod
@@ -103,7 +107,6 @@ def joined(parts: Sequence[Decoded], columns: pl.Schema) -> Decoded:
         pl.concat(frames) if frames else pl.DataFrame(schema=columns),
         pl.concat(rejected) if rejected else None,
         sum(part.rows for part in parts),
-        sum(part.lines for part in parts),
     )
 
 

@@ -132,37 +132,41 @@ class CsvFormat(Format):
     def records_end(self, data: bytes | bytearray | memoryview) -> int:
         return self._rules.records_end(bytes(data))
 
-    def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
+    @property
+    def quote(self) -> bytes | None:
+        return self._rules.quote
+
+    def decode(self, data: bytes, *, first_line: int = 1, unquoted: bool = False) -> Decoded:
         if first_line == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
         try:
-            return self._fast(data, first_line)
+            return self._fast(data, unquoted)
         except _Refused:
             pieces = self._rules.pieces(data, PIECE_BYTES)
         parts = []
         for piece in pieces:
             parts.append(self._piece(piece, first_line, try_fast=len(pieces) > 1))
-            first_line += parts[-1].lines
+            first_line += count_lines(piece)
         return joined(parts, self.schema)
 
     def _piece(self, piece: bytes, first_line: int, try_fast: bool) -> Decoded:
         if try_fast:
             try:
-                return self._fast(piece, first_line)
+                return self._fast(piece)
             except _Refused:
                 pass
         return self._record_by_record(piece, first_line)
 
-    def _fast(self, data: bytes, first_line: int) -> Decoded:
+    def _fast(self, data: bytes, unquoted: bool = False) -> Decoded:
         """The chunk in one call of the parser, when every row has all its fields and every value fits."""
         if data.startswith(BYTE_ORDER_MARK):  # the parser would drop it
             raise _Refused
-        if not self._rules.well_quoted(data):
+        unquoted = unquoted or self._rules.unquoted(data)
+        if not unquoted and not self._rules.well_quoted(data):
             raise _Refused
         wire = self._parse(data, self._wire)
-        last = self._in_line[-1]
-        ends_filled = last in wire.columns and not wire[last].null_count()
-        if not self._rules.whole(data, wire.height, ends_filled):
+        ends_filled = not wire[self._in_line[-1]].null_count()
+        if not self._rules.whole(data, unquoted, wire.height, ends_filled, self._reads_all):
             raise _Refused
         frame = converted(wire, self.schema)
         for name, dtype in self.schema.items():
@@ -170,7 +174,7 @@ class CsvFormat(Format):
                 raise _Refused
             if dtype.is_float() and (frame[name].max() == math.inf or frame[name].min() == -math.inf):
                 raise _Refused
-        return Decoded(frame, None, wire.height, count_lines(data))
+        return Decoded(frame, None, wire.height)
 
     def _parse(self, data: bytes, wire: pl.Schema) -> pl.DataFrame:
         try:
@@ -183,8 +187,10 @@ class CsvFormat(Format):
                 null_values=list(self.null_values) or None,
             )
             if self._reads_all:  # without the optimizer, which has nothing to do: 0.1 ms
-                return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
-            return query.select(self.schema.names()).collect(engine="in-memory")
+                return query.collect(engine="streaming", optimizations=pl.QueryOptFlags.none())
+            # The last column too: it tells whether fields are missing.
+            needed = dict.fromkeys([*self.schema, self._in_line[-1]])
+            return query.select(list(needed)).collect(engine="streaming")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _Refused from error
 
@@ -204,7 +210,7 @@ class CsvFormat(Format):
             misfit = reasons.is_not_null().arg_true().to_list()
             bad += [(good[row][0], reasons[row], good[row][1]) for row in misfit]
             frame = frame.filter(reasons.is_null())
-        return Decoded(frame, unreadable(bad), rows, count_lines(data))
+        return Decoded(frame, unreadable(bad), rows)
 
     def _texts(self, records: list[tuple[int, bytes]]) -> pl.DataFrame:
         """The records' fields; an empty one goes first, where the parser would drop a byte order mark."""

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from unistream.io.format_base import count_lines
-
 NEWLINE, RETURN = 10, 13
 
 Bytes = npt.NDArray[np.uint8]
@@ -20,59 +18,71 @@ class CsvRules:
 
     def __init__(self, separator: str, quote_char: str | None, fields: int) -> None:
         self._separator = ord(separator)
-        self._quote = None if quote_char is None else quote_char.encode()
+        self.quote = None if quote_char is None else quote_char.encode()
         self._fields = fields
-        self._record, self._beginning = _record_patterns(separator.encode(), self._quote)
+        self._record, self._beginning = _record_patterns(separator.encode(), self.quote)
+
+    def unquoted(self, data: bytes) -> bool:
+        """Whether no quote stands in the data."""
+        return self.quote is None or self.quote not in data
 
     def well_quoted(self, data: bytes) -> bool:
         """Whether quotes stand around whole fields only; the parser reads, or even panics over, others."""
-        if self._quote is None or self._quote not in data:
-            return True
         return self._well_quoted(np.frombuffer(data, np.uint8))
 
-    def whole(self, data: bytes, rows: int, ends_filled: bool) -> bool:
+    def whole(self, data: bytes, unquoted: bool, rows: int, ends_filled: bool, all_read: bool) -> bool:
         """Whether these well-quoted bytes are `rows` rows with all their fields.
 
-        The parser fills missing fields with nulls silently and raises for surplus ones, so it is enough
-        that no row ends in a null (`ends_filled`), or else to count the separators in all.
+        The parser fills missing fields with nulls silently, so that none are missing where no row ends in a
+        null (`ends_filled`). For surplus ones it raises if it reads all columns; else separators are counted.
         """
-        signs = np.frombuffer(data, np.uint8)
-        if self._quote is None or self._quote not in data:
-            separators = int(np.count_nonzero(signs == self._separator))
-            return separators == rows * (self._fields - 1) and count_lines(data) == rows
-        if ends_filled:
+        if ends_filled and all_read:
             return True
-        outside = self._outside(signs)
-        separators = int(np.count_nonzero((signs == self._separator) & outside))
-        newlines = int(np.count_nonzero((signs == NEWLINE) & outside)) + (not data.endswith(b"\n"))
-        return newlines == rows and separators == rows * (self._fields - 1)
+        signs = np.frombuffer(data, np.uint8)
+        separators = signs == self._separator
+        outside = None if unquoted else self._outside(signs)
+        if outside is not None:
+            separators &= outside
+        if np.count_nonzero(separators) != rows * (self._fields - 1):
+            return False
+        if unquoted and ends_filled:
+            return True
+        newlines = signs == NEWLINE
+        if outside is not None:
+            newlines &= outside
+        if np.count_nonzero(newlines) + (not data.endswith(b"\n")) != rows:
+            return False
+        if ends_filled or all_read:
+            return True
+        marks = signs[separators | newlines]  # fields may be missing in one row and too many in another
+        return bool((marks[self._fields - 1 :: self._fields] == NEWLINE).all())
 
     def _outside(self, signs: Bytes) -> npt.NDArray[np.bool_]:
         """Which bytes are not within quotes, by counting quotes."""
-        assert self._quote is not None
-        inside: npt.NDArray[np.bool_] = np.cumsum(signs == self._quote[0], dtype=np.uint8) & 1 == 1
+        assert self.quote is not None
+        inside: npt.NDArray[np.bool_] = np.cumsum(signs == self.quote[0], dtype=np.uint8) & 1 == 1
         return ~inside
 
     def _well_quoted(self, signs: Bytes) -> bool:
         """Whether quotes open at the beginning of a field, close at its end, or are doubled in between."""
-        assert self._quote is not None
-        quotes = np.flatnonzero(signs == self._quote[0])
+        assert self.quote is not None
+        quotes = np.flatnonzero(signs == self.quote[0])
         if len(quotes) % 2:
             return False
         opens, closes = quotes[0::2], quotes[1::2]
         before = signs[opens - 1]
         before[opens == 0] = NEWLINE
-        good = (before == self._separator) | (before == NEWLINE) | (before == self._quote[0])
+        good = (before == self._separator) | (before == NEWLINE) | (before == self.quote[0])
         if not good.all():
             return False
         after, second = (signs.take(closes + step, mode="clip") for step in (1, 2))
         after[closes == len(signs) - 1] = NEWLINE
-        good = (after == self._separator) | (after == NEWLINE) | (after == self._quote[0])
+        good = (after == self._separator) | (after == NEWLINE) | (after == self.quote[0])
         return bool((good | ((after == RETURN) & (second == NEWLINE))).all())
 
     def records_end(self, data: bytes) -> int:
         """Length of the longest beginning that holds whole rows only, whatever may follow."""
-        if self._quote is None or self._quote not in data:
+        if self.unquoted(data):
             return data.rfind(b"\n") + 1
         signs = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero((signs == NEWLINE) & self._outside(signs))
@@ -124,7 +134,7 @@ class CsvRules:
 
     def _numbered(self, data: bytes, line: int) -> Iterator[tuple[int, bytes, bool]]:
         """Each row with the number of its line; a line that begins no row is given by itself, as none."""
-        if self._quote is None or self._quote not in data:
+        if self.unquoted(data):
             for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n") if data else (), line):
                 yield number, raw + b"\n", True
             return
@@ -140,9 +150,9 @@ class CsvRules:
 
     def _count_fields(self, raw: bytes) -> int:
         separator = bytes([self._separator])
-        if self._quote is None or self._quote not in raw:
+        if self.quote is None or self.quote not in raw:
             return raw.count(separator) + 1
-        parts = raw.split(self._quote)
+        parts = raw.split(self.quote)
         return sum(part.count(separator) for part in parts[0::2]) + 1
 
 

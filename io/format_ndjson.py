@@ -89,7 +89,7 @@ class NdjsonFormat(Format):
     def encode(self, frame: pl.DataFrame) -> bytes:
         return ndjson_bytes(frame)
 
-    def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
+    def decode(self, data: bytes, *, first_line: int = 1, unquoted: bool = False) -> Decoded:
         if first_line == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
         try:
@@ -99,7 +99,7 @@ class NdjsonFormat(Format):
         parts = []
         for piece in pieces:
             parts.append(self._piece(piece, first_line, try_fast=len(pieces) > 1))
-            first_line += parts[-1].lines
+            first_line += count_lines(piece)
         return joined(parts, self.schema)
 
     def _piece(self, piece: bytes, first_line: int, try_fast: bool) -> Decoded:
@@ -180,7 +180,7 @@ class NdjsonFormat(Format):
             misfit = reasons.is_not_null().arg_true().to_list()
             bad = bad + [(first_line + row_lines[row], reasons[row], texts[row_lines[row]]) for row in misfit]
             frame = frame.filter(reasons.is_null())
-        return Decoded(frame, unreadable(bad), rows, count_lines(data))
+        return Decoded(frame, unreadable(bad), rows)
 
 
 def ndjson_bytes(frame: pl.DataFrame) -> bytes:

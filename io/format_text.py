@@ -41,11 +41,11 @@ class TextFormat(Format):
             )
         return "".join([line + "\n" for line in lines.to_list()]).encode()
 
-    def decode(self, data: bytes, *, first_line: int = 1) -> Decoded:
+    def decode(self, data: bytes, *, first_line: int = 1, unquoted: bool = False) -> Decoded:
         if first_line == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
         if not data:
-            return Decoded(pl.DataFrame(schema=self.columns), None, 0, 0)
+            return Decoded(pl.DataFrame(schema=self.columns), None, 0)
         bad: list[tuple[int, str, bytes]] = []
         try:
             texts = data.decode("utf-8").removesuffix("\n").split("\n")
@@ -53,7 +53,7 @@ class TextFormat(Format):
             texts, bad = _readable(data.removesuffix(b"\n").split(b"\n"), first_line)
         series = pl.Series(self.column, texts, pl.String).str.strip_suffix("\r")
         rows = len(texts) + len(bad)
-        return Decoded(series.to_frame(), unreadable(bad), rows, rows)
+        return Decoded(series.to_frame(), unreadable(bad), rows)
 
 
 def _readable(lines: list[bytes], first_line: int) -> tuple[list[str], list[tuple[int, str, bytes]]]:

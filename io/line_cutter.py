@@ -13,18 +13,21 @@ class Cut(NamedTuple):
     """Some bytes from the front: `data` holds whole rows, or `too_long` the beginning of a line given up.
 
     `nbytes` and `lines` say how far the place moves; a line that is given up counts where it ends.
+    `unquoted` rows are known to be without quotes.
     """
 
     data: bytes
     nbytes: int
     lines: int = 0
     too_long: bytes | None = None
+    unquoted: bool = False
 
 
 class LineCutter:
     """Takes bytes as they are read and gives back the longest run of whole rows.
 
-    `records_end` (of a `Format`) tells where the last whole row ends. A line longer than `max_line_bytes`
+    `records_end` (of a `Format`) tells where the last whole row ends; without a `quote` in the bytes that is
+    a newline. A line longer than `max_line_bytes`
     is given up: its beginning comes as `too_long`, the rest is dropped as it comes, and reading goes on at
     the next newline, however the bytes were cut. A row that spans several lines may be longer, as far as
     it lies in the bytes that were fed. Memory stays below what was fed plus `max_line_bytes`.
@@ -37,9 +40,14 @@ class LineCutter:
     """
 
     def __init__(
-        self, records_end: Callable[[bytes], int], max_line_bytes: int, dropping: bool = False
+        self,
+        records_end: Callable[[bytes], int],
+        max_line_bytes: int,
+        dropping: bool = False,
+        quote: bytes | None = None,
     ) -> None:
         self.records_end = records_end
+        self._quote = quote
         self.dropping = dropping
         self._limit = max_line_bytes
         self._bytes = b""
@@ -64,7 +72,11 @@ class LineCutter:
             return None
         if self.dropping:
             return self._drop_line()
-        end = len(self._bytes) if self._ended else self.records_end(self._bytes)
+        unquoted = self._quote is not None and self._quote not in self._bytes
+        if self._ended:
+            end = len(self._bytes)
+        else:
+            end = self._bytes.rfind(b"\n") + 1 if unquoted else self.records_end(self._bytes)
         if end == 0:
             return self._give_up_line() if len(self._bytes) > self._limit else None
         short = self._short_lines(end)
@@ -72,7 +84,7 @@ class LineCutter:
             if short == 0:
                 return self._give_up_line()
             end = short  # no row reaches into a line that is too long
-        return Cut(self._take(end), end)
+        return Cut(self._take(end), end, unquoted=unquoted)
 
     def drop_prefix(self, prefix: bytes) -> int | None:
         """Take this off the front if it is there; how many bytes that were, None when too few came."""

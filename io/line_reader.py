@@ -112,6 +112,7 @@ class LineReader(Reader):
         if entry.size < LEAST_AHEAD or not self._row_bytes:
             return None
         if self._pool is None:
+            _keep_freed_memory()
             self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="unistream-decode")
         return self._pool
 
@@ -211,10 +212,9 @@ class _OpenFile:
     def _next_unit(self, nbytes: int, pool: ThreadPoolExecutor | None) -> _Unit:
         """The next bytes, decoded or on the way; what is wrong with them is told when it is their turn."""
         try:
-            data = self._stream.read(nbytes)
+            data, ended = self._stream.read_lines(nbytes)
             self._place += len(data)
             self._split.feed(data)
-            ended = len(data) < nbytes
             if ended:
                 self._check_not_cut()
                 self._split.finish()
@@ -251,6 +251,15 @@ class _OpenFile:
                 f"now {self._place}",
                 hint="use tail=True for files that are written to while they are read",
             )
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep blocks of the size of a unit when they are freed.
+
+    It gives the largest back to the system at once, and clearing the pages of new ones costs as much as
+    reading them. Where a block even larger has been freed it keeps these (glibc; others do not mind).
+    """
+    bytes(8 * UNIT_BYTES)
 
 
 def _warn_of_changes(found: list[FileEntry], ended: Mapping[str, Position]) -> None:

@@ -42,7 +42,10 @@ class LineOptions:
 
     def select(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The columns that are asked for, in their order."""
-        return frame if self.columns is None else frame.select(self.columns)
+        if self.columns is None or frame.columns == list(self.columns):
+            return frame
+        # Not `select`: it waits for threads of Polars that are busy with the next lines.
+        return pl.DataFrame([frame.get_column(name) for name in self.columns])
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines as they were cut: bytes with the number of their first line, or a line given up."""
+    """Whole lines as they were cut: bytes, the number of their first line, and whether they are known to be
+    without quotes; or a line given up."""
 
     format: Format
-    parts: Sequence[tuple[bytes, int] | Decoded]
+    parts: Sequence[tuple[bytes, int, bool] | Decoded]
     nbytes: int
 
 
@@ -83,7 +87,9 @@ class LineSplit:
         if self._header is not None:
             self._format = replace(self._csv, file_columns=tuple(self._header))
         dropping = bool(position.get("dropping"))
-        self._cutter = LineCutter(self._format.records_end, options.max_line_bytes, dropping)
+        self._cutter = LineCutter(
+            self._format.records_end, options.max_line_bytes, dropping, self._format.quote
+        )
         self._before = b""
         self.finished = False
 
@@ -135,13 +141,13 @@ class LineSplit:
             self.offset = mark
         if self._needs_header() and not self._read_header():
             return None
-        parts: list[tuple[bytes, int] | Decoded] = []
+        parts: list[tuple[bytes, int, bool] | Decoded] = []
         nbytes = 0
         while (cut := self._cutter.next()) is not None:
             if cut.too_long is not None:
                 parts.append(self._too_long(cut))
             elif cut.data:
-                parts.append((cut.data, self.line))
+                parts.append((cut.data, self.line, cut.unquoted))
             self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, count_lines(cut.data) if cut.data else cut.lines)
             nbytes += cut.nbytes
         return Lines(self._format, parts, nbytes) if nbytes else None
@@ -149,7 +155,9 @@ class LineSplit:
     def decoded(self, lines: Lines) -> Rows:
         """The rows of some lines; from any thread, and of later lines before earlier ones."""
         parts = [
-            part if isinstance(part, Decoded) else lines.format.decode(part[0], first_line=part[1])
+            part
+            if isinstance(part, Decoded)
+            else lines.format.decode(part[0], first_line=part[1], unquoted=part[2])
             for part in lines.parts
         ]
         decoded = joined(parts, lines.format.columns) if parts else self._nothing()
@@ -161,7 +169,7 @@ class LineSplit:
         return self._options.select(pl.DataFrame(schema=self._format.columns))
 
     def _nothing(self) -> Decoded:
-        return Decoded(pl.DataFrame(schema=self._format.columns), None, 0, 0)
+        return Decoded(pl.DataFrame(schema=self._format.columns), None, 0)
 
     def _needs_header(self) -> bool:
         return isinstance(self._format, CsvFormat) and self._format.has_header and self._header is None
@@ -187,7 +195,7 @@ class LineSplit:
         if cut.lines and cut.nbytes <= limit + 1:
             reason = f"a quote that does not close within {limit} bytes"
         rejected = unreadable([(self.line, reason, cut.too_long or b"")])
-        return Decoded(pl.DataFrame(schema=self._format.columns), rejected, 1, 0)
+        return Decoded(pl.DataFrame(schema=self._format.columns), rejected, 1)
 
 
 def checksum(data: bytes) -> list[int]:

@@ -235,12 +235,13 @@ class TcpReader(Reader):
 
     def _decoded(self, pieces: Sequence[Piece], line: int) -> Decoded:
         parts: list[Decoded] = []
-        for kind, run in groupby(pieces, key=lambda piece: piece.kind):
+        for kind, group in groupby(pieces, key=lambda piece: piece.kind):
+            run = list(group)
             if kind is Kind.LINES:
                 parts.append(self._format.decode(b"".join(piece.data for piece in run), first_line=line))
             else:
                 parts += [self._given_up(kind, piece.data, line) for piece in run]
-            line += parts[-1].lines
+            line += sum(piece.lines for piece in run)
         return joined(parts, self._format.columns)
 
     def _given_up(self, kind: Kind, data: bytes, line: int) -> Decoded:
@@ -248,7 +249,7 @@ class TcpReader(Reader):
             reason = f"the line is longer than {self._source.max_line_bytes:,} bytes"
         else:
             reason = "the connection broke off in the middle of the line"
-        return Decoded(pl.DataFrame(schema=self._format.columns), unreadable([(line, reason, data)]), 1, 1)
+        return Decoded(pl.DataFrame(schema=self._format.columns), unreadable([(line, reason, data)]), 1)
 
     def _sync(self) -> None:
         now = self._clock.steady()
