@@ -57,7 +57,8 @@ def cut_into_blocks(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
 def encode(frame: pl.DataFrame) -> tuple[bytes, Block]:
     """A block as bytes, placed at offset 0."""
     buffer = io.BytesIO()
-    frame.write_ipc_stream(buffer, compression="uncompressed")
+    # The older layout holds text end to end; the newer one would write all of it with each block of a frame.
+    frame.write_ipc_stream(buffer, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     payload = buffer.getbuffer()
     crc = zlib.crc32(payload)
     header = _BLOCK_HEADER.pack(_BLOCK_MAGIC, crc, len(payload), frame.height)
