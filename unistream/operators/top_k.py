@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.elements import Batch
@@ -14,7 +16,7 @@ from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows, standing
 
-_AT, _OLD = "__at", "__old"
+_AT = "__at"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,29 +82,31 @@ class _TopK(Operator):
         old = self._kept.stored(frame)
         names = self._kept.names
         if self._updating:
-            before = self._top(old.with_row_index(_AT))
+            before = old[self._top(old)]
             rows = standing(old, frame, names)
-            after = self._top(rows.with_row_index(_AT))
+            after = rows[self._top(rows)]
             gone = self._kept.keys_gone(old, rows)
             self._kept.keep(rows)
             self._kept.forget(gone)
             self._emit(self._difference(before, after), self._difference(after, before), out)
             return
-        both = pl.concat([old, frame]).with_row_index(_AT)
-        after = self._top(both)
-        fell = both.head(old.height).join(after, on=_AT, how="anti", maintain_order="left")
-        self._kept.keep(after.select(names))
-        self._emit(fell, after.filter(pl.col(_AT) >= old.height), out)
+        both = pl.concat([old, frame])
+        places = self._top(both)
+        fell = np.ones(old.height, dtype=np.bool_)
+        fell[places[places < old.height]] = False
+        self._kept.keep(both[places])
+        self._emit(old.filter(fell), both[places[places >= old.height]], out)
 
-    def _top(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The first of each key; among equals those that came first, so the order of arrival must be kept."""
-        ordered = rows.with_columns(self._order).sort(
+    def _top(self, rows: pl.DataFrame) -> npt.NDArray[np.int64]:
+        """Where the first of each key are; among equals those that came first are taken."""
+        narrow = rows.select(*self._by, *self._order, pl.int_range(pl.len(), dtype=pl.Int64).alias(_AT))
+        ordered = narrow.sort(
             [expr.meta.output_name() for expr in self._order],
             descending=[not flag for flag in self._spec.reverse],
             nulls_last=True,
             maintain_order=True,
-        )
-        return ordered.group_by(self._by, maintain_order=True).head(self._spec.n).select(rows.columns)
+        ).select(*self._by, _AT)
+        return ordered.group_by(self._by, maintain_order=True).head(self._spec.n)[_AT].to_numpy()
 
     def _difference(self, rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
         """The rows, each as often as it is more often in `rows` than in `others`."""
