@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from unistream.durations import Duration, seconds
 from unistream.errors import InvalidQuery, InvalidSettings
-from unistream.io.base import Position, Reader, Request, Source
+from unistream.io.base import Chunk, Position, Reader, Request, Source
 from unistream.io.compressed_bytes import COMPRESSED, open_bytes
 from unistream.io.format_base import checked_policy
 from unistream.io.format_inference import infer_csv, infer_ndjson
@@ -28,6 +29,7 @@ from unistream.location import user_location
 MAX_LINE_BYTES = 1 << 20
 INFERENCE_BYTES = 4 << 20
 INFERENCE_ROWS = 1000
+ROWS_AT_ONCE = 100_000
 PARQUET = b"PAR1"
 """How a Parquet file begins."""
 
@@ -44,9 +46,6 @@ class LineFileSource(Source):
     A position is the byte and line behind the last whole row, so that after a crash exactly the remaining
     rows are read. A row that cannot be read fails the job, is skipped or collected, as `on_error` says; a
     line longer than `max_line_bytes` is such a row. Columns that a query does not use are not checked.
-
-    There is no `lazy` form: Polars' own readers take rows that these refuse (rows with missing fields,
-    halves of surrogate pairs), so the result would not always be the same.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -109,6 +108,28 @@ class LineFileSource(Source):
         watch = (request.clock, self.poll_seconds) if self.watch else None
         reader = LineReader(self.listing, options, positions, watch)
         return WithFolderColumns(reader, folders, wanted) if folders else reader
+
+    def lazy(self) -> pl.LazyFrame | None:
+        """The rows as our own reader gives them: that of Polars takes rows that this one refuses, such as rows
+        with missing fields and halves of surrogate pairs."""
+        if not self.bounded or self.on_error != "fail":
+            return None
+        self.listing.find()  # what is missing is told now, not from within the query
+        return register_io_source(self._frames, schema=self.schema())
+
+    def _frames(
+        self, columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, at_once: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """What a Polars query asks of a source."""
+        reader = self.open({}, Request(columns=None if columns is None else tuple(columns)))
+        try:
+            while (rows is None or rows > 0) and isinstance(chunk := reader.poll(at_once or ROWS_AT_ONCE), Chunk):
+                frame = chunk.frame if rows is None else chunk.frame.head(rows)
+                rows = None if rows is None else rows - frame.height
+                if frame.height:
+                    yield frame if predicate is None else frame.filter(predicate)
+        finally:
+            reader.close()
 
     def describe(self) -> dict[str, str]:
         mode = "follow" if self.tail else "watch" if self.watch else "read once"

@@ -138,7 +138,7 @@ def test_batches_of_a_stream_that_updates_are_its_changes() -> None:
     frames = list(counts.batches(until="available"))
     assert frames[0].columns == ["op", "k", "n"]
     assert pl.concat(frames)["op"][0] == "+I"
-    assert counts.head(1).rows() == [("+I", "a", 1)] or counts.head(1).rows() == [("+I", "a", 2)]
+    assert counts.head(1).rows() in ([("+I", "a", 1)], [("+I", "a", 2)])  # as many as have come
     text = io.StringIO()
     with redirect_stdout(text):
         counts.show(3, seconds=0.3)

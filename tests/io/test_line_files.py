@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import unistream as us
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import REJECTED_SCHEMA, Chunk, Exhausted, Reader, Request, Wait
 from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
@@ -418,3 +419,30 @@ def test_hostile_files_end_in_rows_or_rejects(tmp_path: Path) -> None:
         chunks = read(NdjsonSource(file, schema=SCHEMA, on_error="collect"))
         assert rows_of(chunks) == [(1, None)] * 2
         assert sum(chunk.rejected.height for chunk in chunks if chunk.rejected is not None) == 1
+
+
+def test_a_file_that_ends_is_read_within_one_query(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"a": range(50_000), "d": [f"text {n}" for n in range(50_000)], "e": [1.5] * 50_000})
+    for number in range(2):
+        (tmp_path / f"day={number}").mkdir()
+        rows.write_csv(tmp_path / f"day={number}" / "x.csv")
+    scan = us.scan_csv(tmp_path, schema={**SCHEMA, "e": pl.Float64})
+    for query in (
+        scan.filter(pl.col("a") % 7 == 0).select("d", twice=pl.col("a") * 2),
+        scan.select("day", "a").filter(pl.col("day") == 1),
+        scan.group_by("day").agg(pl.col("a").sum(), pl.len()),
+    ):
+        assert "one Polars streaming query" in query.explain()
+        one, ticks = (query.collect(settings=us.Settings(whole_query=whole)) for whole in (True, False))
+        assert one.height
+        assert one.sort(one.columns).equals(ticks.sort(ticks.columns))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_row_that_cannot_be_read_is_named_by_one_query_as_by_ticks(tmp_path: Path, whole: bool) -> None:
+    (tmp_path / "x.csv").write_text("a,d\n1,x\n2\n3,y\n")
+    with pytest.raises(us.JobFailed, match=r"x.csv, line 3: 1 field instead of 2"):
+        us.scan_csv(tmp_path, schema=SCHEMA).collect(settings=us.Settings(whole_query=whole))
+    skipping = us.scan_csv(tmp_path, schema=SCHEMA, on_error="skip")
+    assert "one Polars streaming query" not in skipping.explain()
+    assert skipping.collect().rows() == [(1, "x"), (3, "y")]
