@@ -110,8 +110,10 @@ class LineFileSource(Source):
         return WithFolderColumns(reader, folders, wanted) if folders else reader
 
     def lazy(self) -> pl.LazyFrame | None:
-        """The rows as our own reader gives them: that of Polars takes rows that this one refuses, such as rows
-        with missing fields and halves of surrogate pairs."""
+        """The rows as our own reader gives them: that of Polars takes rows that this one refuses.
+
+        Such are rows with missing fields and halves of surrogate pairs.
+        """
         if not self.bounded or self.on_error != "fail":
             return None
         self.listing.find()  # what is missing is told now, not from within the query
@@ -122,8 +124,9 @@ class LineFileSource(Source):
     ) -> Iterator[pl.DataFrame]:
         """What a Polars query asks of a source."""
         reader = self.open({}, Request(columns=None if columns is None else tuple(columns)))
+        at_once = at_once or ROWS_AT_ONCE
         try:
-            while (rows is None or rows > 0) and isinstance(chunk := reader.poll(at_once or ROWS_AT_ONCE), Chunk):
+            while (rows is None or rows > 0) and isinstance(chunk := reader.poll(at_once), Chunk):
                 frame = chunk.frame if rows is None else chunk.frame.head(rows)
                 rows = None if rows is None else rows - frame.height
                 if frame.height:
