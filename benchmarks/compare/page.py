@@ -61,7 +61,7 @@ def page(document: Mapping[str, Any]) -> str:
         "## Where we lose",
         _where_we_lose(runs),
         "## Millions of events a second",
-        "Medians; in brackets how far the slowest and the fastest run lie apart, in percent of the median.",
+        "Medians; in brackets, of several runs, how far the slowest and the fastest lie apart, in percent.",
         _matrix(runs, contenders, lambda name, query: _rate(runs, name, query)),
         "## How many times as fast",
         "Medians of the ratios of each round.",
@@ -99,7 +99,7 @@ def _intro(document: Mapping[str, Any]) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{document['events']:,} events of Nexmark, or as many rows for `count` and `tumbling`;"
-        f" {document['rounds']} rounds, on {machine['cores']} cores ({machine['processor']}) with"
+        f" rounds: {document['rounds']}, on {machine['cores']} cores ({machine['processor']}) with"
         f" {machine['memory_gb']:.0f} GB, {machine['system']}. {named}.\n\n"
         f"```sh\n{document['command']}\n```\n\nRaw figures: [comparison.json](comparison.json)."
     )
@@ -114,7 +114,10 @@ def _median(runs: Runs, name: str, query: str, figure: str) -> float:
 
 def _rate(runs: Runs, name: str, query: str) -> str:
     rate = runs.rate(name, query)
-    return f"{rate:.{2 if rate >= 0.1 else 3}f} ({runs.spread(name, query):.0%})".replace("%)", ")")
+    shown = f"{rate:.{2 if rate >= 0.1 else 3}f}"
+    if len(runs.of(name, query)) == 1:
+        return shown
+    return f"{shown} ({runs.spread(name, query):.0%})".replace("%)", ")")
 
 
 def _row(cells: Iterable[str]) -> str:
