@@ -156,6 +156,10 @@ class Source(ABC):
         """The same rows as one Polars query, when that is equal to reading it to the end; else None."""
         return None
 
+    def extremes(self, column: str) -> tuple[Any, Any] | None:
+        """Least and greatest value of a column without nulls, where that is known ahead of its rows."""
+        return None
+
     def count_rows(self) -> int | None:
         """How many rows `lazy` reads, where that is known without reading them; asked once it has run."""
         return None

@@ -137,6 +137,10 @@ class FrameSource(Source):
     def lazy(self) -> pl.LazyFrame:
         return self.frame.lazy()
 
+    def extremes(self, column: str) -> tuple[Any, Any] | None:
+        values = self.frame.get_column(column)
+        return None if values.null_count() or values.is_empty() else (values.min(), values.max())
+
     def count_rows(self) -> int:
         return self.frame.height
 

@@ -50,6 +50,29 @@ def read_footer(path: str, time_column: str | None = None) -> Footer:
         raise broken(path, error) from error
 
 
+def read_extremes(path: str, column: str) -> tuple[Any, Any] | None:
+    """Least and greatest value of a column without nulls; None where the statistics do not tell."""
+    import pyarrow.parquet as pq
+
+    try:
+        meta = pq.read_metadata(path)
+    except Exception as error:
+        raise broken(path, error) from error
+    names = [meta.schema.column(number).path for number in range(meta.num_columns)]
+    if column not in names:
+        return None
+    groups = [meta.row_group(number).column(names.index(column)) for number in range(meta.num_row_groups)]
+    found = [group.statistics for group in groups]
+    if not found or not all(each and each.has_null_count and each.has_min_max for each in found):
+        return None
+    if any(each.null_count for each in found):
+        return None
+    try:
+        return min(each.min for each in found), max(each.max for each in found)
+    except (ValueError, OverflowError):  # times that Python has no object for
+        return None
+
+
 def has_footer(path: str) -> bool:
     """Whether the file ends like a Parquet file whose writer has finished."""
     with Path(path).open("rb") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from unistream.errors import ConnectorError, InvalidSettings
 from unistream.io.base import Position, Reader, Request, Source
 from unistream.io.hive import folder_columns
 from unistream.io.listing import HIVE_NULL, FileEntry, Listing, Paths
-from unistream.io.parquet_footer import check_same_columns, has_footer, read_schema
+from unistream.io.parquet_footer import check_same_columns, has_footer, read_extremes, read_schema
 from unistream.location import user_location
 
 OnError = Literal["fail", "skip", "collect"]
@@ -94,6 +94,17 @@ class ParquetSource(Source):
             hive_partitioning=bool(self.folder_columns),
             hive_schema=self.folder_columns or None,
         ).select(self.schema().names())
+
+    def extremes(self, column: str) -> tuple[Any, Any] | None:
+        """From the statistics in the footers, if they are not too many."""
+        entries = self.listing.find()
+        if column not in self.file_columns or len(entries) > CHECKED_AHEAD:
+            return None
+        found = [read_extremes(entry.path, column) for entry in entries]
+        known = [extremes for extremes in found if extremes is not None]
+        if not known or len(known) < len(found):
+            return None
+        return min(least for least, _ in known), max(greatest for _, greatest in known)
 
     def count_rows(self) -> int:
         """From the footers, which Polars reads without the help of Arrow."""

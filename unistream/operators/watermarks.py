@@ -49,6 +49,14 @@ class EventTimeSpec(OperatorSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return EventTimeOperator(self, TimeAxis.of(self.schema(inputs)))
 
+    def takes_all(self, inputs: Sequence[StreamSchema], extremes: tuple[Any, Any]) -> bool:
+        """Whether no row between these times is rejected, whenever it comes."""
+        if self.max_ahead is not None:
+            return False
+        axis = TimeAxis.of(self.schema(inputs))
+        values = pl.DataFrame({self.column: extremes}, schema={self.column: inputs[0].columns[self.column]})
+        return _within(axis.ticks(values), axis.tick(-FURTHEST), axis.tick(FURTHEST))
+
     @property
     def accepts_updates(self) -> bool:
         return True

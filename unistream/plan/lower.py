@@ -15,6 +15,7 @@ from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, Whole
 from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
 from unistream.operators.union import UnionSpec
+from unistream.operators.watermarks import EventTimeSpec
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
 from unistream.plan.promises import promise
 from unistream.plan.tree import Roots, readers, walk
@@ -80,9 +81,22 @@ def _as_query(node: Node) -> pl.LazyFrame | None:
             return node.step.lazy(lazies[0])
         case Union():
             return pl.concat(lazies, how="vertical")
+        case Apply(spec=EventTimeSpec()):
+            return lazies[0] if _every_row_has_time(node) else None
         case Apply():
             return node.spec.lazy(lazies)
     return None
+
+
+def _every_row_has_time(node: Apply) -> bool:
+    """Whether event time rejects nothing, which a query would not tell."""
+    below = node.over[0]
+    while isinstance(below, Stateless) and isinstance(below.step, FilterStep):
+        below = below.input
+    if not isinstance(node.spec, EventTimeSpec) or not isinstance(below, Scan):
+        return False
+    extremes = below.source.extremes(node.spec.column)
+    return extremes is not None and node.spec.takes_all([below.schema], extremes)
 
 
 def _scan_query(node: Scan) -> pl.LazyFrame | None:
