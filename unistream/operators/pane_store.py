@@ -162,7 +162,11 @@ class PaneStore:
                 frames = [self._contents.merge(pl.concat(frames), self._by).select(self._folded_columns)]
                 self._parts.replace(bucket, frames)
             crowded = crowded or len(frames) > 1
-            found += [frame.filter(pl.col(PANE).is_between(low, before, closed="left")) for frame in frames]
+            if bucket * self._span < low or (bucket + 1) * self._span > before:
+                frames = [
+                    frame.filter(pl.col(PANE).is_between(low, before, closed="left")) for frame in frames
+                ]
+            found += frames
         return self._merged(found, crowded)
 
     def of(self, chosen: pl.Expr) -> pl.DataFrame:
