@@ -60,8 +60,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines as they were cut: bytes, the number of their first line, and whether they are known to be
-    without quotes; or a line given up."""
+    """Whole lines as they were cut.
+
+    A part is bytes, the number of their first line and whether they are known to be without quotes; or it is
+    a line that was given up.
+    """
 
     format: Format
     parts: Sequence[tuple[bytes, int, bool] | Decoded]

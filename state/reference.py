@@ -50,6 +50,7 @@ class DictTable(KeyedTable):
         return np.array([self._ids.get(comparable(key), -1) for key in wanted], dtype=np.int64)
 
     def column(self, name: str) -> npt.NDArray[Any]:
+        # These are there for speed alone; whoever asks for one is testing another table by mistake.
         raise NotImplementedError("the reference table has no arrays")
 
     def touch(self, rows: RowIds) -> None:

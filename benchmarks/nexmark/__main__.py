@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import Run, in_child
-from benchmarks.nexmark.kernels import MODES, generate
+from benchmarks.nexmark.kernels import MODES, asked, generate
 from benchmarks.nexmark.polars_queries import POLARS
 from unistream.nexmark.files import generate_events
 from unistream.nexmark.queries import QUERIES
@@ -62,8 +62,4 @@ def main(events: int, queries: list[str], rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    rounds = int(given.pop(given.index("--rounds") + 1)) if "--rounds" in given else 3
-    numbers = [int(arg) for arg in given if arg.isdigit()]
-    chosen = [arg for arg in given if arg in QUERIES]
-    main(numbers[0] if numbers else 1_000_000, chosen or list(QUERIES), rounds)
+    main(*asked(sys.argv[1:], events=1_000_000, queries=QUERIES, rounds=3))

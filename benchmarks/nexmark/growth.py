@@ -12,9 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.nexmark.kernels import MODES
+from benchmarks.nexmark.kernels import MODES, asked
 from unistream.nexmark.files import generate_events
-from unistream.nexmark.queries import QUERIES
 
 BOUNDED = ("q0", "q1", "q2", "q5", "q7", "q8", "q10", "q11", "q12", "q13", "q14", "q20", "q21", "q22")
 """Queries whose state does not grow for ever: without any, or in windows."""
@@ -45,8 +44,4 @@ def main(events: int, queries: list[str], rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    rounds = int(given.pop(given.index("--rounds") + 1)) if "--rounds" in given else 1
-    numbers = [int(arg) for arg in given if arg.isdigit()]
-    chosen = [arg for arg in given if arg in QUERIES]
-    main(numbers[0] if numbers else 5_000_000, chosen or list(BOUNDED), rounds)
+    main(*asked(sys.argv[1:], events=5_000_000, queries=BOUNDED, rounds=1))

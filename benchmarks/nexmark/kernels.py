@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,23 @@ from benchmarks.nexmark.polars_queries import POLARS
 from unistream.io.base import Request
 from unistream.io.nexmark import NexmarkSource
 from unistream.nexmark.measure import run_apart
+from unistream.nexmark.queries import QUERIES
 from unistream.nexmark.sources import KINDS
 from unistream.nexmark.trial import Case
 
 TICK_ROWS = 250_000
+
+
+def asked(
+    given: list[str], *, events: int, queries: Iterable[str], rounds: int
+) -> tuple[int, list[str], int]:
+    """Events, queries and rounds on a command line, or else these."""
+    words = list(given)
+    if "--rounds" in words:
+        rounds = int(words.pop(words.index("--rounds") + 1))
+    numbers = [int(word) for word in words if word.isdigit()]
+    chosen = [word for word in words if word in QUERIES]
+    return numbers[0] if numbers else events, chosen or list(queries), rounds
 
 
 def polars(query: str, folder: Path) -> dict[str, Any]:

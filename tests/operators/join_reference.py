@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -109,7 +110,7 @@ class Side:
 
 
 @dataclass
-class Pair:
+class Pair(ABC):
     """Two sequences and how they are joined; `seed` decides all of it.
 
     Subclasses are the kinds of joins. They say how a user asks for it (`joined`), what the result is
@@ -156,9 +157,9 @@ class Pair:
         """The sides that are streams."""
         return self.sides
 
+    @abstractmethod
     def joined(self, *sides: us.Stream) -> us.Stream:
         """The join of these streams."""
-        raise NotImplementedError
 
     def passed(self, at: int, clock: VirtualClock) -> None:
         """Time has come to a mark."""

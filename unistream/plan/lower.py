@@ -81,22 +81,19 @@ def _as_query(node: Node) -> pl.LazyFrame | None:
             return node.step.lazy(lazies[0])
         case Union():
             return pl.concat(lazies, how="vertical")
-        case Apply(spec=EventTimeSpec()):
-            return lazies[0] if _every_row_has_time(node) else None
+        case Apply(spec=EventTimeSpec() as spec, over=(below,)):
+            return lazies[0] if _every_row_has_time(below, spec) else None
         case Apply():
             return node.spec.lazy(lazies)
     return None
 
 
-def _every_row_has_time(node: Apply) -> bool:
-    """Whether event time rejects nothing, which a query would not tell."""
-    below = node.over[0]
+def _every_row_has_time(below: Node, time: EventTimeSpec) -> bool:
+    """Whether event time rejects none of these rows; a query could not tell of them."""
     while isinstance(below, Stateless) and isinstance(below.step, FilterStep):
         below = below.input
-    if not isinstance(node.spec, EventTimeSpec) or not isinstance(below, Scan):
-        return False
-    extremes = below.source.extremes(node.spec.column)
-    return extremes is not None and node.spec.takes_all([below.schema], extremes)
+    extremes = below.source.extremes(time.column) if isinstance(below, Scan) else None
+    return extremes is not None and time.takes_all([below.schema], extremes)
 
 
 def _scan_query(node: Scan) -> pl.LazyFrame | None:

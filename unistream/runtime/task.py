@@ -63,7 +63,7 @@ class Task(ABC):
             self.take(batch)
 
     def take(self, batch: Batch) -> None:
-        """Work off some rows."""
+        """Work off some rows; sources have none before them, so they leave this as it is."""
         raise NotImplementedError(f"nothing leads into {self.vertex.id}")
 
     def next_wakeup(self) -> int | None:
