@@ -41,6 +41,7 @@ class ParquetQuery(LazyWrite):
         self._closing = threading.Lock()  # no file begins once it is known that the query is over
         self._ended = threading.Event()
         self._error: BaseException | None = None
+        self._not_begun: BaseException | None = None
 
     def run(self) -> Token | None:
         """Write everything; the files are closed and synced when this returns.
@@ -109,7 +110,11 @@ class ParquetQuery(LazyWrite):
         """Called by Polars, on its threads, for each file."""
         with self._closing:
             self._check()
-            return self._opened(args)
+            try:
+                return self._opened(args)
+            except BaseException as error:
+                self._not_begun = self._not_begun or error
+                raise
 
     def _opened(self, args: pl.io.partition.FileProviderArgs) -> IO[bytes]:
         partition = folder_of(args.partition_keys) if self._format.partition_by else ""
@@ -125,10 +130,11 @@ class ParquetQuery(LazyWrite):
             raise Cancelled
 
     def _cause(self, error: BaseException) -> BaseException:
-        """What went wrong in a file, if it was that: Polars only says that a write failed."""
-        errors = [file.error for _, _, file in self._files if file.error is not None]
+        """What went wrong with a file, if it was that: Polars only says that a write failed."""
+        # A file that cannot begin comes first: Polars closes the others then, maybe while it writes them.
+        errors = [self._not_begun, *(file.error for _, _, file in self._files)]
         # Once one has failed, the others are told to stop: that is no cause.
-        cause = next((one for one in errors if not isinstance(one, Cancelled)), error)
+        cause = next((one for one in errors if one is not None and not isinstance(one, Cancelled)), error)
         if isinstance(cause, OSError):
             wrapped = ConnectorError(f"Cannot write Parquet to {self._folder.folder}: {cause}")
             wrapped.__cause__ = cause
