@@ -20,8 +20,8 @@ dev: $(BIN)/unistream ## Make the environment and install the checkout into it
 demo: dev ## Run the main job: batch, live, killed, resumed, compared
 	$(BIN)/unistream demo
 
-test: dev ## Run the tests
-	$(BIN)/python -m pytest -q
+test: dev ## Run the tests, on up to four processors
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 slow: dev ## Run the tests that take longer than a few seconds
 	$(BIN)/python -m pytest -q -m slow

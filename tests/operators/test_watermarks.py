@@ -13,7 +13,8 @@ from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
-from unistream.operators.watermarks import EventTimeOperator, EventTimeSpec, IngestionTimeSpec
+from unistream.operators.ingestion_time import IngestionTimeSpec
+from unistream.operators.watermarks import EventTimeOperator, EventTimeSpec
 from unistream.state.memory import MemoryBackend
 from unistream.testing import VirtualClock
 

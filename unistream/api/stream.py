@@ -319,8 +319,9 @@ class Stream(Joins, Sinks):
     def with_ingestion_time(self, name: str = "ingested_at") -> Stream:
         """Adds the moment a row came in, by the job's clock, and makes it event time: nothing is ever late.
 
-        The clock never goes back, also when the job resumes; rows that are read again after a crash and
-        were not committed before get the time of the second reading.
+        The clock never goes back, also when the job resumes, and rows that are read again after a crash get
+        the time of the first reading (when the machine itself went down, or the checkpoints are in an object
+        store, those not committed before get that of the second).
 
         >>> import unistream as us
         >>> us.from_frame({"a": [1]}).with_ingestion_time("at").schema["at"]

@@ -7,7 +7,8 @@ import polars as pl
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.schema import StreamSchema
-from unistream.operators.watermarks import EventTimeSpec, IngestionTimeSpec
+from unistream.operators.ingestion_time import IngestionTimeSpec
+from unistream.operators.watermarks import EventTimeSpec
 
 _UNITS = ("s", "ms", "us", "ns")
 

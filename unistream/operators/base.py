@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import polars as pl
 
@@ -49,6 +49,16 @@ class OpenWindows:
     fires: Sequence[str] = ()
 
 
+class Journal(Protocol):
+    """Notes about rows since the last checkpoint, which are there when these rows are read again."""
+
+    def notes(self, operator: str) -> list[list[Any]]:
+        """What this operator noted since the restored checkpoint, oldest first."""
+
+    def note(self, operator: str, *note: Any) -> None:
+        """Keep this, until a later checkpoint makes it needless."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What an operator may use: its tables, the clock, its counters, the settings and where it stands."""
@@ -58,6 +68,8 @@ class Context:
     metrics: Metrics
     settings: Settings
     store: StateStore | None = None
+    journal: Journal | None = None
+    """There only where all sources give the same rows again and something outlives the process."""
     subtask: int = 0
     subtasks: int = 1
 

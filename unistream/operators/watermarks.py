@@ -20,8 +20,6 @@ from unistream.operators.time_axis import TimeAxis, greatest, least
 FURTHEST = 2**62
 """Event times beyond this many microseconds from the epoch (146,000 years) are mistakes, not times."""
 
-INGESTION_TIME = pl.Datetime("us", "UTC")
-
 T = TypeVar("T")
 
 
@@ -328,54 +326,3 @@ def rejected_rows(frame: pl.DataFrame, source: str, split: str, reasons: pl.Seri
         },
         schema=REJECTED_SCHEMA,
     )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IngestionTimeSpec(OperatorSpec):
-    """Adds the moment a row came in as column `column` and makes it event time."""
-
-    name: ClassVar[str] = "ingestion_time"
-    column: str
-
-    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
-        columns = pl.Schema({**inputs[0].columns, self.column: INGESTION_TIME})
-        return replace(inputs[0], columns=columns, event_time=EventTime(self.column), side_outputs={})
-
-    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return IngestionTimeOperator(self.column)
-
-    def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
-        return [needed - {self.column}]
-
-    def describe(self) -> Mapping[str, str]:
-        return {"column": self.column}
-
-
-class IngestionTimeOperator(Operator):
-    """Stamps rows with the clock, which never goes back: not when the machine's does, nor after a restore."""
-
-    def __init__(self, column: str) -> None:
-        self._column = column
-        self._now = MIN_TIME
-
-    def open(self, context: Context) -> None:
-        self._clock = context.clock
-        self._cell = context.state.cell("now")
-        self._now = self._cell.get(MIN_TIME)
-
-    def _tick(self) -> int:
-        self._now = max(self._now, self._clock.now())
-        return self._now
-
-    def process(self, batch: Batch, out: Output) -> None:
-        stamp = pl.lit(self._tick(), pl.Int64).cast(INGESTION_TIME).alias(self._column)
-        out.emit(batch.frame.with_columns(stamp))
-
-    def output_watermark(self, watermark: int) -> int:
-        return MAX_TIME if watermark == MAX_TIME else self._tick()
-
-    def before_checkpoint(self) -> None:
-        self._cell.set(self._now)
-
-    def explain_time(self) -> dict[str, Any]:
-        return {"event_time": self._column, "watermark": self._now}

@@ -31,6 +31,7 @@ from unistream.durations import seconds
 from unistream.errors import StateError
 from unistream.faults import point
 from unistream.io.base import Position, Token
+from unistream.runtime.journal import Journal
 from unistream.runtime.origin import COMMITTED, Origin
 from unistream.runtime.questions import over
 from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task
@@ -46,6 +47,9 @@ from unistream.state.storage import Storage, storage_for
 
 logger = logging.getLogger(__name__)
 
+NOTES = "notes"
+"""Key of `Manifest.extra`: which files of the journal have notes from after the checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
@@ -56,6 +60,7 @@ class _Draft:
     positions: Mapping[str, Mapping[str, Position]]
     tokens: Sequence[tuple[SinkTask, Token]]
     read_rows: float
+    notes: int
     savepoints: Sequence[tuple[str | Path, Future[int]]] = ()
 
 
@@ -91,6 +96,7 @@ class Checkpoints:
             )
             self._origin = Origin.of(self._store, restore)
             self._restored = self._restore()
+            self.journal = self._open_journal(storage)
         except BaseException:
             self._lease.release()
             raise
@@ -117,6 +123,13 @@ class Checkpoints:
             logger.info("restored checkpoint %s of %s", manifest.id, self._origin.store.storage.url)
         shutil.rmtree(self._folder / "restored", ignore_errors=True)
         return manifest
+
+    def _open_journal(self, storage: Storage) -> Journal | None:
+        """Beside the checkpoints; in an object store a note would cost a round trip for each tick."""
+        if not isinstance(storage, LocalStorage):
+            return None
+        since = 0 if self._restored is None else self._restored.extra.get(NOTES)
+        return Journal(Path(storage.url) / "journal", since, self._settings.checkpoints_kept)
 
     @property
     def job_id(self) -> str:
@@ -221,7 +234,8 @@ class Checkpoints:
         sources = [task for task in tasks if isinstance(task, SourceTask)]
         positions = {str(source.vertex.id): dict(source.positions) for source in sources}
         wanted, self._wanted = self._wanted, []
-        self._draft = _Draft(checkpoint, pending, positions, tokens, read_rows, wanted)
+        notes = 0 if self.journal is None else self.journal.next()
+        self._draft = _Draft(checkpoint, pending, positions, tokens, read_rows, notes, wanted)
         if self._executor is None:
             self._publishing = Future()
             self._publishing.set_result(self._publish(self._draft))
@@ -242,7 +256,7 @@ class Checkpoints:
             tokens=tuple(SinkToken(vertex=sink.vertex.id, token=token) for sink, token in draft.tokens),
             key_groups=self._settings.key_groups,
             engine=version("unistream"),
-            extra=self._origin.extra,
+            extra=self._origin.extra | ({NOTES: draft.notes} if draft.notes else {}),
         )
         return self._store.publish(manifest)
 
@@ -258,6 +272,8 @@ class Checkpoints:
         self._rows_then = draft.read_rows
         self.latest = (manifest.id, self._clock.now())
         self._acknowledge(draft)
+        if self.journal is not None:
+            self.journal.published(draft.notes)
         for target, answer in draft.savepoints:
             self._beside(partial(self._copy, manifest.id, target, answer))
         self._beside(self._forget_older)
@@ -301,6 +317,8 @@ class Checkpoints:
         for _, answer in unanswered:
             answer.set_exception(over())
         self._backend.close()
+        if self.journal is not None:
+            self.journal.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lease.release()
 

@@ -153,8 +153,14 @@ class LocalRuntime:
         store = stores(vertex.id) if payload.stateful else None
         if store is not None:
             self.stores[vertex.id] = store
-        operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store))
+        journal = None if self._checkpoints is None or not self._replays() else self._checkpoints.journal
+        operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store, journal))
         return OperatorTask(vertex, metrics, operator)
+
+    def _replays(self) -> bool:
+        """Whether all sources give the same rows again after a crash."""
+        inputs = [vertex.payload for vertex in self._graph if isinstance(vertex.payload, Input)]
+        return all(payload.source.replay is not Replay.NONE for payload in inputs)
 
     def _source_task(self, vertex: Vertex, payload: Input, metrics: Metrics) -> SourceTask:
         settings = self._with.settings

@@ -202,7 +202,11 @@ class _Subtask:
         store = self._backend.store(OPERATOR_ID, self._spec.keys or ()) if self._spec.stateful else None
         number, count = self._place
         bench = self._bench
-        operator.open(Context(OPERATOR_ID, bench.clock, bench.metrics, Settings(), store, number, count))
+        operator.open(
+            Context(
+                OPERATOR_ID, bench.clock, bench.metrics, Settings(), store, subtask=number, subtasks=count
+            )
+        )
         return operator
 
     def close(self) -> None:
