@@ -202,7 +202,9 @@ def sessions(case: Case) -> tuple[OperatorSpec, Any]:
 
 def counting(case: Case) -> tuple[OperatorSpec, Any]:
     n, every = max(case.size, case.step), case.step
-    spec = CountingWindowSpec(window=Counting(n=n, every=every), by=case.by, calculation=case.calculation())
+    spec = CountingWindowSpec(
+        window=Counting(n=n, every=every), by=case.by, calculation=case.calculation(), emit=case.emit
+    )
 
     def reference(events: list[Batch | Watermark]) -> tuple[pl.DataFrame, list[int]]:
         seen: dict[Any, int] = {}

@@ -12,10 +12,10 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
-from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.row_places import Codes, key_codes
-from unistream.operators.window_contents import SEQUENCE, Listed
+from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import Counting
@@ -31,14 +31,20 @@ class CountingWindowSpec(WindowSpec):
     window: Counting
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
-        if self.emit.when != "close" or self.lateness:
+        if self.lateness:
             raise InvalidQuery(
-                "Windows of so many rows give their results when they are full, and no row is late for them",
+                "No row is late for a counting window: rows are counted in the order they come",
                 self.where,
-                "leave out emit= and allowed_lateness=; .group_by(...).agg(...) gives results as rows come, "
-                "and .group_by(...).over(rows=n) for each row what the last n come to",
+                "leave out allowed_lateness=",
             )
-        return super().schema(inputs)
+        found = super().schema(inputs)
+        if found.changes is not Changes.APPEND and not isinstance(self.calculation, Aggregation):
+            raise InvalidQuery(
+                "Windows give updates of aggregates, one row per key and window, and of nothing else",
+                self.where,
+                "leave out emit=, or use .agg(...)",
+            )
+        return found
 
     def time_columns(self, rows: StreamSchema) -> dict[str, pl.DataType]:
         return {WINDOW_START: pl.Int64(), WINDOW_END: pl.Int64()}
@@ -50,7 +56,10 @@ class CountingWindowSpec(WindowSpec):
         return {}
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return CountingWindowOperator(self, inputs[0])
+        from unistream.operators.count_updates import UpdatingCountingOperator
+
+        final = self.emit.when == "close"
+        return CountingWindowOperator(self, inputs[0]) if final else UpdatingCountingOperator(self, inputs[0])
 
 
 class CountingWindowOperator(Operator):
@@ -68,14 +77,17 @@ class CountingWindowOperator(Operator):
         self._columns = spec.schema([rows]).columns.names()
         self._keys = pl.Schema({name: rows.columns[name] for name in self._by} or {_ALL: pl.Int8()})
         self._seen = 0
+        self._fires = f"it fires with row {self._n:,}"
 
     def open(self, context: Context) -> None:
-        self._metrics = context.metrics
-        state = context.state
-        self._counts = state.keyed("counts", self._keys, pl.Schema({_COUNT: pl.Int64()}))
+        self._open_counts(context)
         panes = pl.Schema({**self._keys, PANE: pl.Int64()})
-        self._panes = state.keyed("panes", panes, self._contents.stored)
+        self._panes = context.state.keyed("panes", panes, self._contents.stored)
         self._seen = self._contents.last_sequence(self._panes.read(self._panes.rows())) + 1
+
+    def _open_counts(self, context: Context) -> None:
+        self._metrics = context.metrics
+        self._counts = context.state.keyed("counts", self._keys, pl.Schema({_COUNT: pl.Int64()}))
 
     def _full_windows(self, counts: Codes) -> Codes:
         """How many windows are full after so many rows."""
@@ -83,20 +95,30 @@ class CountingWindowOperator(Operator):
         return full
 
     def process(self, batch: Batch, out: Output) -> None:
-        rows = batch.frame if self._by else batch.frame.with_columns(pl.lit(0, pl.Int8).alias(_ALL))
-        keys, codes = key_codes(rows, self._keys.names())
-        ids, _ = self._counts.upsert(keys)
-        counts = self._counts.column(_COUNT)
-        before = counts.take(ids)
-        after = before + np.bincount(codes, minlength=keys.height)
-        counts[ids] = after
-        self._counts.touch(ids)
-        parts = self._fold(rows, codes, before)
+        rows, keys, codes = self._keyed(batch)
+        before, after = self._count(keys, codes)
+        parts = self._contents.fold(self._numbered(rows, codes, before), [*self._keys, PANE])
         parts = self._with_open(parts, keys, before, after)
         parts = self._emit_full(parts, keys, before, after, out)
         self._keep(parts, keys, before, after)
 
-    def _fold(self, rows: pl.DataFrame, codes: Codes, before: Codes) -> pl.DataFrame:
+    def _keyed(self, batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame, Codes]:
+        """The rows with a key in any case, the distinct keys, and for each row which of them it has."""
+        rows = batch.frame if self._by else batch.frame.with_columns(pl.lit(0, pl.Int8).alias(_ALL))
+        return rows, *key_codes(rows, self._keys.names())
+
+    def _count(self, keys: pl.DataFrame, codes: Codes) -> tuple[Codes, Codes]:
+        """How many rows each key has had before these, and with them."""
+        ids, _ = self._counts.upsert(keys)
+        counts = self._counts.column(_COUNT)
+        before: Codes = counts.take(ids)
+        after: Codes = before + np.bincount(codes, minlength=keys.height)
+        counts[ids] = after
+        self._counts.touch(ids)
+        return before, after
+
+    def _numbered(self, rows: pl.DataFrame, codes: Codes, before: Codes) -> pl.DataFrame:
+        """The rows with the pane that each is in, and with how many came before it."""
         order = np.argsort(codes * len(codes) + np.arange(len(codes)))
         ordered = codes[order]
         first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
@@ -105,9 +127,7 @@ class CountingWindowOperator(Operator):
         panes = (before[codes] + rank) // self._width
         born = np.arange(self._seen, self._seen + len(codes))
         self._seen += len(codes)
-        return self._contents.fold(
-            rows.with_columns(pl.Series(PANE, panes), pl.Series(SEQUENCE, born)), [*self._keys, PANE]
-        )
+        return rows.with_columns(pl.Series(PANE, panes), pl.Series(SEQUENCE, born))
 
     def _with_open(
         self, parts: pl.DataFrame, keys: pl.DataFrame, before: Codes, after: Codes
@@ -190,7 +210,7 @@ class CountingWindowOperator(Operator):
         starts = np.arange(first, count, self._every)
         there = count - starts
         bounds = pl.DataFrame({WINDOW_START: starts, WINDOW_END: starts + self._n, "rows": there})
-        fires = [f"{rows:,} of {self._n:,} rows are there: it fires with row {self._n:,}" for rows in there]
+        fires = [f"{rows:,} of {self._n:,} rows are there: {self._fires}" for rows in there]
         frame = bounds.join(key, how="cross") if self._by else bounds
         return OpenWindows(frame.select(*self._by, WINDOW_START, WINDOW_END, "rows"), None, fires)
 
