@@ -15,7 +15,7 @@ from unistream.errors import InvalidQuery, UnistreamError
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.io.memory import MemorySink
 from unistream.operators.broadcast import ROWS, RULES, Broadcast
-from unistream.testing import ListSource, VirtualClock
+from unistream.testing import ListSource, Pause, VirtualClock
 
 COLUMNS = pl.Schema({"item": pl.String, "amount": pl.Int64})
 LIMITS = pl.Schema({"item": pl.String, "most": pl.Int64})
@@ -79,13 +79,51 @@ def test_rules_of_the_same_tick_come_first() -> None:
 
 
 def rows_of_one_thread(stream: us.Stream) -> list[tuple[Any, ...]]:
-    """Results when each tick takes what there is; reader threads may give rows and rules in any tick."""
+    """Results when each tick takes what there is."""
     sink = MemorySink()
     runtime = stream.sink(sink).runtime(threads=False, clock=VirtualClock())
     runtime.open()
     runtime.run()
     runtime.close()
     return [row for frame in sink.frames() for row in frame.rows()]
+
+
+def test_rules_that_are_there_come_before_any_row() -> None:
+    """However long they take, and through whatever steps they come."""
+    orders = us.scan(ListSource(COLUMNS, [pl.DataFrame({"item": ["a", "b"], "amount": [1, 2]})]))
+    first, second = ({"item": [item], "most": [most]} for item, most in (("b", 4), ("b", 5)))
+    limits = us.scan(ListSource(LIMITS, [pl.DataFrame(first), pl.DataFrame(second)]))  # one a tick
+    assert rows_of_one_thread(orders.broadcast(limits, with_limits)) == [("b", 2, 4), ("b", 2, 5)]
+    for _ in range(20):  # and with a thread for each reader
+        both = us.from_frame({"item": ["b"], "most": [4]}).union(us.from_frame({"item": ["b"], "most": [5]}))
+        told = us.from_frame({"item": ["b"], "amount": [2]}).broadcast(both, with_limits).collect()
+        assert sorted(told["most"]) == [4, 5]
+
+
+def test_what_waits_for_rules_says_so_and_goes_on_with_them() -> None:
+    orders = us.scan(ListSource(COLUMNS, [pl.DataFrame({"item": ["a"], "amount": [1]})], bounded=False))
+    rules = [pl.DataFrame({"item": [item], "most": [1]}) for item in "bca"]
+    limits = us.scan(ListSource(LIMITS, [*rules, Pause("1h")], bounded=False))
+    sink = MemorySink()
+    runtime = orders.broadcast(limits, with_limits).sink(sink).runtime(threads=False, clock=VirtualClock())
+    runtime.open()
+    runtime.step()
+    waiting = [source.waiting_for for source in runtime.progress("running").sources.values()]
+    assert any("has not given its first rows" in text for text in waiting), waiting
+    for _ in range(6):
+        runtime.step()
+    assert [frame.rows() for frame in sink.frames()] == [[("a", 1, 1)]]
+    runtime.close()
+
+
+def test_two_streams_that_are_each_others_rules_do_not_wait_for_ever() -> None:
+    orders = us.from_frame({"item": ["a"], "amount": [1]})
+    limits = us.from_frame({"item": ["a"], "most": [1]})
+    seen: list[pl.DataFrame] = []
+    one = orders.broadcast(limits, with_limits).sink_batches(seen.append)
+    other = limits.broadcast(orders, lambda rows, table: rows).sink_batches(seen.append)
+    us.job(one, other).run(progress=False)
+    assert ("a", 1) in [row[:2] for frame in seen for row in frame.rows()]
 
 
 def test_rules_without_time_hold_no_window_open() -> None:

@@ -374,8 +374,9 @@ class Stream(Joins, Sinks):
         """Whatever `function(frame, rules)` makes of each slice of rows and the rules as they are now.
 
         `rules` is a stream that every worker keeps whole: rows that are added, or a table that updates, such
-        as `changes.unique("id", keep="last")`. Rows see the rules that came before them; of one tick the
-        rules come first. Without `schema` the function is asked once with empty frames what it returns.
+        as `changes.unique("id", keep="last")`. Rows see the rules that came before them: those that are there
+        when the job begins are read before any row, and of one tick the rules come first. Without `schema`
+        the function is asked once with empty frames what it returns.
 
         >>> import unistream as us
         >>> orders = us.from_frame({"item": ["a", "b"], "amount": [10, 20]})

@@ -183,6 +183,11 @@ class OperatorSpec(ABC):
         return None
 
     @property
+    def first_inputs(self) -> Sequence[int]:
+        """The inputs that give what they have when the job begins before any row of the others is read."""
+        return ()
+
+    @property
     def max_drift(self) -> int | None:
         """How far (microseconds) the sources whose time it keeps may run ahead; None: as the job says."""
         return None

@@ -45,6 +45,10 @@ class Broadcast(OperatorSpec):
     def timed_inputs(self) -> Sequence[int]:
         return (ROWS,)
 
+    @property
+    def first_inputs(self) -> Sequence[int]:
+        return (RULES,)
+
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _Broadcast(self, inputs[RULES])
 

@@ -16,14 +16,15 @@ PATIENCE = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """Why a source is not read from: it is `ahead` microseconds ahead of source `of` (None: not begun)."""
+    """Why a source is not read from: it is `ahead` microseconds ahead of `of`, or `of` has not begun."""
 
     ahead: int | None
     of: str
+    lacks: str = "has no event time yet"
 
     def __str__(self) -> str:
         if self.ahead is None:
-            return f"held back: {self.of} has no event time yet"
+            return f"held back: {self.of} {self.lacks}"
         return f"held back: {spelled(self.ahead // 1000 * 1000)} ahead of {self.of}"
 
 
@@ -43,13 +44,6 @@ class _Member:
         name = self.task.vertex.id
         times = [operator.source_time(name) for operator in self.task.listeners]
         return min((time for time in times if time is not None), default=None)
-
-    def hold(self, held: HeldBack | None) -> None:
-        """Hold it back, and let nobody take it for silent; or do not."""
-        self.task.held = held
-        if held is not None:
-            for operator in self.task.listeners:
-                operator.on_held_back(self.task.vertex.id)
 
     def waited_for(self, time: int, now: int, patient: bool) -> bool:
         """Whether the others wait for it: not when it has had nothing to give for long, or ever."""
@@ -99,7 +93,7 @@ class Alignment:
         ]
         least = min(waited, key=lambda each: each[0], default=None)
         for member, time in times:
-            member.hold(None if time is None or least is None else _held(member, time, *least))
+            member.task.hold(None if time is None or least is None else _held(member, time, *least))
 
 
 def _held(member: _Member, time: int, least: int, slowest: SourceTask) -> HeldBack | None:

@@ -22,6 +22,7 @@ from unistream.runtime.alignment import Alignment
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
 from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
+from unistream.runtime.precedence import Precedence
 from unistream.runtime.progress import Progress
 from unistream.runtime.questions import Questions
 from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task, failure
@@ -103,6 +104,7 @@ class LocalRuntime:
         tasks = list(self.tasks.values())
         self._meter.follow(tasks)
         self._alignment = Alignment(tasks, around.settings.max_drift, patient=around.until != "available")
+        self._precedence = Precedence(tasks)
         if self._checkpoints is not None:
             self._checkpoints.check_all_used(list(self.tasks), list(self.stores), around.allow_dropped_state)
             self._checkpoints.follow(tasks)
@@ -269,6 +271,7 @@ class LocalRuntime:
         self._questions.answer()
         now = self._with.clock.now()
         self._alignment.step(now)
+        self._precedence.step()
         with point("tick"):
             for task in self.tasks.values():
                 task.run(now)
@@ -287,7 +290,7 @@ class LocalRuntime:
 
     def _took_input(self) -> bool:
         """Whether there is no need to wait: something came in, or a source was just let go."""
-        if self._alignment.lets_go(self._with.clock.now()):
+        if self._precedence.lets_go() or self._alignment.lets_go(self._with.clock.now()):
             return True
         return any(task.took for task in self.tasks.values() if isinstance(task, SourceTask))
 

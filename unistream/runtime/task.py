@@ -145,6 +145,13 @@ class SourceTask(Task):
         if not chunks and self.feed.status().exhausted:
             self.end()
 
+    def hold(self, held: HeldBack | None) -> None:
+        """Hold it back, and let nobody take it for silent; or do not."""
+        self.held = held
+        if held is not None:
+            for operator in self.listeners:
+                operator.on_held_back(self.vertex.id)
+
     def _take(self) -> list[Chunk]:
         try:
             with point("source.take"):
