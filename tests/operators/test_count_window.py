@@ -274,6 +274,25 @@ class Job:
         return [row for frame in frames for row in frame.select(CHANGE, pl.exclude(CHANGE)).rows()]
 
 
+@pytest.mark.parametrize(
+    ("emit", "when"),
+    [
+        (Emit(), "it fires with row 4"),
+        (AT_CHANGE, "it is given at change, and for the last time with row 4"),
+        (BY_THE_CLOCK, "it is given every 5s, and for the last time with row 4"),
+    ],
+    ids=["at close", "at change", "by the clock"],
+)
+def test_what_open_windows_wait_for(emit: Emit, when: str, tmp_path: Path) -> None:
+    job = Job(spec(4, 2, AGGREGATES, emit=emit), MemoryBackend, tmp_path)
+    job.operator.process(rows_of("a", 1, 2, 3), job.out)
+    found = job.operator.open_windows(pl.DataFrame({"k": ["a"]}))
+    job.backend.close()
+    assert found is not None
+    assert found.frame.rows() == [("a", 0, 4, 3), ("a", 2, 6, 1)]
+    assert found.fires == [f"3 of 4 rows are there: {when}", f"1 of 4 rows are there: {when}"]
+
+
 def check_updates(seed: int, emit: Emit, folder: Path) -> None:
     random = Random(seed)
     n = random.randint(1, 12)

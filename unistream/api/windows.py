@@ -102,13 +102,17 @@ def session(gap: Duration) -> Session:
 def counting(n: int, *, every: int | None = None) -> Counting:
     """Windows of `n` rows of a key in the order they come; a new one begins at every `every` rows.
 
-    Results come when a window is full, and at the end of the input for those that are not. `window_start`
-    and `window_end` are numbers of the key's rows, from 0. No event time is needed and no row is late.
+    Results come when a window is full, and at the end of the input for those that are not; with `emit=` of
+    `window` also before: `emit="change"` gives windows that are not full yet whenever rows come,
+    `us.every("5s")` by the clock. `window_start` and `window_end` are numbers of the key's rows, from 0; the
+    end is that of the full window. No event time is needed and no row is late.
 
     >>> import polars as pl, unistream as us
     >>> rows = us.from_frame({"v": [1, 2, 3, 4, 5]})
     >>> rows.window(us.counting(2)).agg(pl.col("v").sum()).collect().rows()
     [(0, 2, 3), (2, 4, 7), (4, 6, 5)]
+    >>> rows.window(us.counting(2), emit="change").agg(pl.col("v").sum()).changes().collect().rows()
+    [('+I', 0, 2, 3), ('+I', 2, 4, 7), ('+I', 4, 6, 5)]
     """
     return Counting(n=n, every=n if every is None else every, where=user_location())
 

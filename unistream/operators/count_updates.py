@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -92,9 +92,9 @@ class UpdatingCountingOperator(CountingWindowOperator):
         at_once = self._when == "change"
         if parts.height:
             ids, _ = self._windows.upsert(parts.select([*self._keys, START]))
-            marks = {_GIVEN: pl.Series(given | at_once), _CHANGED: pl.lit(not at_once)}
+            marks = (pl.Series(_GIVEN, given | at_once), pl.lit(not at_once).alias(_CHANGED))
             stored = self._contents.stored.names()
-            self._windows.write(ids, parts.with_columns(**marks).select([*stored, _GIVEN, _CHANGED]))
+            self._windows.write(ids, parts.with_columns(*marks).select([*stored, _GIVEN, _CHANGED]))
         self._metrics.set("open_windows", len(self._windows))
 
     def _emit_windows(self, parts: pl.DataFrame, given: Mask, which: Mask, out: Output) -> None:
@@ -134,6 +134,3 @@ class UpdatingCountingOperator(CountingWindowOperator):
     def finish(self, out: Output) -> None:
         """Windows that will never be full have been handed on, or are now."""
         self._give_changed(out)
-
-    def explain_time(self) -> dict[str, Any]:
-        return {"open_windows": len(self._windows), "next_given": self._next_given}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -213,6 +213,3 @@ class CountingWindowOperator(Operator):
         fires = [f"{rows:,} of {self._n:,} rows are there: {self._fires}" for rows in there]
         frame = bounds.join(key, how="cross") if self._by else bounds
         return OpenWindows(frame.select(*self._by, WINDOW_START, WINDOW_END, "rows"), None, fires)
-
-    def explain_time(self) -> dict[str, Any]:
-        return {"panes_kept": len(self._panes)}
