@@ -12,6 +12,7 @@ import polars as pl
 from unistream.errors import StateError
 from unistream.state.array_space import IN_MEMORY, PIECE_BYTES, ArraySpace
 from unistream.state.backend import RowIds
+from unistream.state.picked import Picked, PickedPlaces, PickedValues, values_at
 
 ARRAY_TYPES: dict[Any, np.dtype[Any]] = {
     pl.Boolean: np.dtype(np.bool_),
@@ -47,6 +48,10 @@ class Column(ABC):
     @abstractmethod
     def get(self, name: str, rows: RowIds) -> pl.Series:
         """Values of these rows, as a copy."""
+
+    @abstractmethod
+    def picked(self, name: str, rows: RowIds) -> Picked:
+        """Values of these rows as they are now, of which the larger ones are copied when they are read."""
 
     @abstractmethod
     def put(self, rows: RowIds, values: pl.Series) -> None:
@@ -124,6 +129,9 @@ class ArrayColumn(Column):
             return series
         return pl.select(pl.when(pl.Series(valid)).then(series).alias(name)).to_series()
 
+    def picked(self, name: str, rows: RowIds) -> Picked:
+        return PickedValues(self.get(name, rows))
+
     def put(self, rows: RowIds, values: pl.Series) -> None:
         self._values[rows] = physical(values, self._values.dtype)
         if self._valid is not None:
@@ -164,7 +172,6 @@ class HeapColumn(Column):
         self.dtype = dtype
         self._space = space
         self._is_text = dtype in (pl.String, pl.Binary)
-        self._is_nested = dtype.is_nested()
         self._place: npt.NDArray[np.uint32] = space.zeros(capacity, np.uint32)
         self._start()
 
@@ -178,30 +185,11 @@ class HeapColumn(Column):
         self._place = self._space.grown(self._place, capacity)
 
     def get(self, name: str, rows: RowIds) -> pl.Series:
-        # Indexing is the same as `gather`, which would set up a lazy query each time; so is `==` below.
-        places = self._place.take(rows)
-        if self._is_nested and len(self._heap) > 1:
-            return self._from_parts(places).alias(name)
-        return self._whole()[pl.Series(places)].alias(name)
+        return values_at(self._heap, self._place.take(rows)).alias(name)
 
-    def _from_parts(self, places: npt.NDArray[np.uint32]) -> pl.Series:
-        """What lies at these places, part by part: of several parts at once Polars takes lists, and structs
-        with lists, a hundred times slower."""
-        bits = len(places).bit_length()
-        packed = (places.astype(np.int64) << bits) | np.arange(len(places))
-        packed.sort()
-        order, places = packed & ((1 << bits) - 1), (packed >> bits).astype(np.uint32)
-        taken, start, first = [], 0, 0
-        for part in self._heap:
-            stop = int(np.searchsorted(places, first + len(part)))
-            if stop > start:
-                taken.append(part[pl.Series(places[start:stop] - np.uint32(first))])
-            start, first = stop, first + len(part)
-        if not taken:
-            return self._heap[0].clear()
-        back = np.empty(len(order), dtype=np.uint32)
-        back[order] = np.arange(len(order), dtype=np.uint32)
-        return pl.concat(taken, rechunk=True)[pl.Series(back)]
+    def picked(self, name: str, rows: RowIds) -> Picked:
+        share = len(rows) / self._length
+        return PickedPlaces(name, tuple(self._heap), self._place.take(rows), int(share * sum(self._sizes)))
 
     def equals(self, rows: RowIds, values: pl.Series) -> npt.NDArray[np.bool_]:
         stored = self.get("", rows)

@@ -14,6 +14,7 @@ from unistream.state.backend import KeyedTable, RowIds
 from unistream.state.columns import ArrayColumn, make_column
 from unistream.state.distinct import distinct
 from unistream.state.key_index import make_key_index
+from unistream.state.picked import PickedRows
 
 SMALLEST = 64
 MOST_ROWS = 2**31 - 1
@@ -150,6 +151,12 @@ class HotTable(KeyedTable):
         frame = pl.DataFrame([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
         self._space.used()
         return frame
+
+    def picked(self, rows: RowIds) -> PickedRows:
+        """Keys and values of these rows as they are now. Text, lists and structs are copied only when they
+        are read, which may be later and on another thread."""
+        values = [column.picked(name, rows) for name, column in self._columns.items()]
+        return PickedRows([*self._keys.picked(rows), *values], len(rows))
 
     @property
     def bounded(self) -> bool:

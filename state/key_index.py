@@ -13,6 +13,7 @@ from unistream.state.array_space import ArraySpace
 from unistream.state.backend import RowIds
 from unistream.state.columns import ARRAY_TYPES, Column, logical, make_column
 from unistream.state.hash_index import HashIndex, Tags
+from unistream.state.picked import Picked, PickedValues
 
 
 class KeyIndex(ABC):
@@ -51,6 +52,10 @@ class KeyIndex(ABC):
     @abstractmethod
     def frame(self, rows: RowIds) -> pl.DataFrame:
         """The key columns of these rows."""
+
+    @abstractmethod
+    def picked(self, rows: RowIds) -> list[Picked]:
+        """The key columns of these rows as they are now, see `Column.picked`."""
 
 
 def make_key_index(schema: pl.Schema, capacity: int, space: ArraySpace) -> KeyIndex:
@@ -105,6 +110,9 @@ class ExactIndex(KeyIndex):
                 return pl.select(pl.when(pl.Series(~null)).then(series).alias(self._name))
         return series.to_frame()
 
+    def picked(self, rows: RowIds) -> list[Picked]:
+        return [PickedValues(self.frame(rows).to_series())]
+
 
 class HashedIndex(KeyIndex):
     """Any keys: a hash that holds for this process only as tag, the key columns beside it for comparing."""
@@ -149,6 +157,9 @@ class HashedIndex(KeyIndex):
 
     def frame(self, rows: RowIds) -> pl.DataFrame:
         return pl.DataFrame([column.get(name, rows) for name, column in self._columns.items()])
+
+    def picked(self, rows: RowIds) -> list[Picked]:
+        return [column.picked(name, rows) for name, column in self._columns.items()]
 
     def _hash(self, keys: pl.DataFrame) -> Tags:
         """Rebuilt with every restore, so it may change between versions of Polars."""

@@ -16,7 +16,7 @@ from unistream.state.hot_table import HotTable
 from unistream.state.log_table import FrameLog, LogFrame
 from unistream.state.schemas import schema_to_json
 from unistream.state.segment_files import SegmentFile, SegmentFolder
-from unistream.state.segments import BLOCK_ROWS
+from unistream.state.segments import rows_per_block
 
 # Tables of fewer rows are written whole: a chain of changes would cost more than it saves.
 SMALL_TABLE_ROWS = 1024
@@ -156,18 +156,17 @@ class KeyedRecord(Record):
         rows = table.changed_rows(whole)
         deleted = pl.DataFrame() if whole else table.deleted_keys()
         if table.bounded:
-            file = writer.own_file()
+            file, each = writer.own_file(), rows_per_block(len(table), table.nbytes)
             deleted_blocks = file.add(deleted)
             row_blocks = [
-                block
-                for start in range(0, len(rows), BLOCK_ROWS)
-                for block in file.add_cold(TableSlice(table, rows[start : start + BLOCK_ROWS]))
+                file.add_cold(TableSlice(table, rows[start : start + each]))
+                for start in range(0, len(rows), each)
             ]
             writer.write_now(file)
         else:
-            frame = table.frame(rows)
-            file = writer.file_for(int(frame.estimated_size() + deleted.estimated_size()))
-            deleted_blocks, row_blocks = file.add(deleted), file.add(frame)
+            picked = table.picked(rows)
+            file = writer.file_for(picked.nbytes + int(deleted.estimated_size()))
+            deleted_blocks, row_blocks = file.add(deleted), file.add_picked(picked)
         table.mark_stored(rows)
         count = len(rows) + deleted.height
         return StoredChange(file, tuple(row_blocks), tuple(deleted_blocks), count, whole)
@@ -211,7 +210,7 @@ class LogRecord(Record):
     def _write(writer: SnapshotWriter, bucket: int, entries: Sequence[LogFrame]) -> None:
         file = writer.file_for(sum(entry.nbytes for entry in entries))
         if entries[0].cold is not None:
-            blocks = file.add_cold(entries[0].cold)
+            blocks = [file.add_cold(entries[0].cold)]
         else:
             blocks = file.add(
                 pl.concat([cast(pl.DataFrame, entry.frame) for entry in entries], rechunk=False)

@@ -13,7 +13,8 @@ import polars as pl
 
 from unistream.errors import StateError
 from unistream.state.log_table import ColdFrame
-from unistream.state.segments import Block, cut_into_blocks, read_segment, write_segment
+from unistream.state.picked import PickedRows, picked_frame
+from unistream.state.segments import Block, read_segment, rows_per_block, write_segment
 
 
 class SegmentFile:
@@ -42,15 +43,21 @@ class SegmentFile:
     def add(self, frame: pl.DataFrame) -> list[int]:
         """Numbers of the blocks that will hold these rows."""
         assert self.waiting is not None
-        first = len(self.waiting)
-        self.waiting.extend(cut_into_blocks(frame))
-        return list(range(first, len(self.waiting)))
+        if 0 < frame.height <= rows_per_block(frame.height, int(frame.estimated_size())):
+            self.waiting.append(frame)
+            return [len(self.waiting) - 1]
+        return self.add_picked(picked_frame(frame))
 
-    def add_cold(self, frame: ColdFrame) -> list[int]:
-        """As `add` for a spilled frame, which is read when the file is written."""
+    def add_cold(self, frame: ColdFrame) -> int:
+        """As `add` for one block, which is read when the file is written."""
         assert self.waiting is not None
         self.waiting.append(frame)
-        return [len(self.waiting) - 1]
+        return len(self.waiting) - 1
+
+    def add_picked(self, rows: PickedRows) -> list[int]:
+        """As `add`, but no more than one block of them is read at a time, when the file is written."""
+        each = rows_per_block(rows.height, rows.nbytes)
+        return [self.add_cold(rows.slice(start, start + each)) for start in range(0, rows.height, each)]
 
     def read(self, numbers: Iterable[int]) -> list[pl.DataFrame]:
         """The frames of these blocks."""

@@ -20,10 +20,12 @@ from typing import BinaryIO
 import polars as pl
 
 from unistream.errors import ConnectorError, StateError
+from unistream.state.picked import picked_frame
 
 VERSION = 1
 BLOCK_ROWS = 65_536
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 4 << 20
+"""About the most of a block: it is gathered, encoded, written and read as one."""
 _MAGIC = b"UNISEGMT"
 _BLOCK_MAGIC = 0x4B4C4255
 _FILE_HEADER = struct.Struct("<8sI")
@@ -47,23 +49,31 @@ class Block:
 
 def cut_into_blocks(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Parts of a frame small enough for one block each; nothing for an empty frame."""
-    if not frame.height:
-        return
-    parts = -(-int(frame.estimated_size()) // BLOCK_BYTES)
-    rows = max(1, min(BLOCK_ROWS, frame.height // parts if parts else BLOCK_ROWS))
-    yield from frame.iter_slices(rows)
+    each = rows_per_block(frame.height, int(frame.estimated_size()))
+    if frame.height <= each:
+        yield from [frame] if frame.height else []
+    else:
+        rows = picked_frame(frame)
+        yield from (rows.read(start, start + each) for start in range(0, rows.height, each))
+
+
+def rows_per_block(rows: int, nbytes: int) -> int:
+    """How many of so many rows that take so many bytes make a block."""
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(nbytes, 1)))
 
 
 def encode(frame: pl.DataFrame) -> tuple[bytes, Block]:
     """A block as bytes, placed at offset 0."""
+    size = _BLOCK_HEADER.size + _CRC.size
     buffer = io.BytesIO()
+    buffer.write(bytes(size))
     # The older layout holds text end to end; the newer one would write all of it with each block of a frame.
     frame.write_ipc_stream(buffer, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
-    payload = buffer.getbuffer()
-    crc = zlib.crc32(payload)
-    header = _BLOCK_HEADER.pack(_BLOCK_MAGIC, crc, len(payload), frame.height)
-    data = b"".join((header, _CRC.pack(zlib.crc32(header)), payload))
-    return data, Block(0, len(data), crc, frame.height)
+    with buffer.getbuffer() as written:
+        length, crc = len(written), zlib.crc32(written[size:])
+        header = _BLOCK_HEADER.pack(_BLOCK_MAGIC, crc, length - size, frame.height)
+        written[:size] = header + _CRC.pack(zlib.crc32(header))
+    return buffer.getvalue(), Block(0, length, crc, frame.height)
 
 
 def decode(data: bytes, block: Block, source: object) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from unistream.errors import ConnectorError, StateError
-from unistream.state import array_space, records
+from unistream.state import array_space, columns, records, segments
 from unistream.state.memory import MemoryBackend
 from unistream.state.rocksdb import RocksBackend
 from unistream.state.snapshot import Snapshot, StateBackend
@@ -168,11 +168,14 @@ class BackendMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("chains", [True, False])
 @pytest.mark.parametrize("name", list(BACKENDS))
 def test_same_as_dicts(name: str, chains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `chains`, even these small tables are written as changes, and every part in its own file."""
+    """With `chains`, even these small tables are written as changes, every part in its own file and in
+    slices of a row or two."""
     if chains:
         monkeypatch.setattr(records, "SMALL_TABLE_ROWS", 0)
         monkeypatch.setattr(records, "LONGEST_CHAIN", 4)
         monkeypatch.setattr(records, "OWN_FILE_BYTES", 0)
+        monkeypatch.setattr(segments, "BLOCK_BYTES", 40)
+        monkeypatch.setattr(columns, "_SMALL_HEAP", 2)
     if name == "spilling":
         monkeypatch.setattr(array_space, "SMALL_BYTES", 0)
     machine = type("Machine", (BackendMachine,), {"make": staticmethod(BACKENDS[name])})
