@@ -93,7 +93,8 @@ class _Run:
     def _opened(self) -> Operator:
         operator = self._spec.build(self._inputs)
         store = self._backend.store("operator", self._spec.keys or ()) if self._spec.stateful else None
-        operator.open(Context("operator", self.clock, self.metrics, Settings(), store))
+        settings = Settings(memory_budget_bytes=1) if self._kind == "spilling" else Settings()
+        operator.open(Context("operator", self.clock, self.metrics, settings, store))
         return operator
 
     def step(self, event: Batch | Mark) -> None:

@@ -19,8 +19,8 @@ from unistream.operators import join_matching
 from unistream.testing.shrink import shrink
 
 KINDS: dict[str, type[Pair]] = {kind.kind: kind for kind in (Interval, Window, Regular, Versioned, Enriched)}
-PER_KIND = 300
-BY_NIGHT = 20_000
+PER_KIND = 400
+BY_NIGHT = 4_000
 AT_ONCE = 1_000
 """So many pairs of sequences are in one run of a test by night."""
 

@@ -15,6 +15,7 @@ from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec
 from unistream.operators.interval_join import IntervalJoin
+from unistream.operators.join_buffer import View
 from unistream.operators.regular_join import RegularJoin
 from unistream.operators.versioned_join import VersionedJoin
 from unistream.operators.window_join import WindowJoin
@@ -57,7 +58,8 @@ def run(kind: str, folder: Path, budget: int, count: int) -> tuple[Gathered, boo
     budgeted: Any = backend._budget
     operator = spec.build(INPUTS)
     store = backend.store("op", spec.keys or ())
-    operator.open(Context("op", VirtualClock(), metrics, Settings(), store))
+    settings = Settings(memory_budget_bytes=budget)
+    operator.open(Context("op", VirtualClock(), metrics, settings, store))
     for tick in range(TICKS):
         for side in (0, 1):
             operator.process(Batch(rows(side, tick, count), side), out)
@@ -70,13 +72,32 @@ def run(kind: str, folder: Path, budget: int, count: int) -> tuple[Gathered, boo
     return out, on_disk
 
 
+def sizes_of_views(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much memory kept rows take while they are matched, each time."""
+    sizes: list[int] = []
+    whole, some = View.frame.fget, View.where
+    assert whole is not None
+
+    def noted(frame: pl.DataFrame) -> pl.DataFrame:
+        sizes.append(int(frame.estimated_size()))
+        return frame
+
+    monkeypatch.setattr(View, "frame", property(lambda view: noted(whole(view))))
+    monkeypatch.setattr(View, "where", lambda view, chosen: noted(some(view, chosen)))
+    return sizes
+
+
 @pytest.mark.parametrize("kind", SPECS)
 def test_results_are_right(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(array_space, "SMALL_BYTES", 0)
     monkeypatch.setattr(array_space, "_RESIDENT_BYTES", 0)
     count = 1_000
     state = 2 * TICKS * count * 5 * 8
+    looked_at = sizes_of_views(monkeypatch)
     out, on_disk = run(kind, tmp_path, state // 4, count)
+    if kind in ("interval", "window"):
+        # a quarter of the budget, twice for two sides of which one may come to more, and the last frame
+        assert looked_at and max(looked_at) <= state // 4 // 2, (max(looked_at), state // 4)
     left, right = (pl.concat([rows(side, tick, count) for tick in range(TICKS)]) for side in (0, 1))
     if kind == "versioned":
         last = right.unique(["k", "u"], keep="last", maintain_order=True)

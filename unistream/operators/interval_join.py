@@ -15,7 +15,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
-from unistream.operators.join_buffer import Flags, SliceBuffer, View
+from unistream.operators.join_buffer import VIEWED, Flags, SliceBuffer, View
 from unistream.operators.join_codes import Pairs
 from unistream.operators.join_layout import (
     LEFT,
@@ -114,6 +114,7 @@ class IntervalJoinOperator(Operator):
 
     def open(self, context: Context) -> None:
         self._context = context
+        self._at_once = context.settings.memory_budget_bytes // VIEWED
         width = self._axis.tick(max((self._spec.high - self._spec.low) // SLICES_PER_INTERVAL, LEAST_WIDTH))
         self._buffers = [
             SliceBuffer(context.state, name, with_code(schema.columns), width, self._spec.marks(side))
@@ -138,14 +139,15 @@ class IntervalJoinOperator(Operator):
         found = np.zeros(rows.height, dtype=np.bool_)
         low, high = (self._low, self._high) if side == LEFT else (-self._high, -self._low)
         ticks = rows.get_column(TICK)
-        view = self._buffers[1 - side].view(int(ticks[0]) + low, int(ticks[-1]) + high)
-        if view.keyed is None:
-            return found
-        hit = np.zeros(view.frame.height, dtype=np.bool_) if self._spec.marks(1 - side) else None
-        for at, of in near_pairs(Keyed.of(rows), view.keyed, low, high):
-            self._hand_on(rows, view, (at, of), side, found, hit, out)
-        if hit is not None:
-            self._settle_hits(view, hit, 1 - side, out)
+        probe = Keyed.of(rows)
+        for view in self._buffers[1 - side].views(int(ticks[0]) + low, int(ticks[-1]) + high, self._at_once):
+            kept = view.keyed
+            assert kept is not None
+            hit = np.zeros(view.height, dtype=np.bool_) if self._spec.marks(1 - side) else None
+            for at, of in near_pairs(probe, kept, low, high):
+                self._hand_on(rows, view, (at, of), side, found, hit, out)
+            if hit is not None:
+                self._settle_hits(view, hit, 1 - side, out)
         if self._spec.how == "semi" and side == LEFT:
             out.emit(self._pairing.alone(rows.filter(pl.Series(found)), LEFT))
         return found
@@ -161,6 +163,8 @@ class IntervalJoinOperator(Operator):
         out: Output,
     ) -> None:
         at, of = pairs
+        if not len(at):
+            return  # and nothing kept is read
         same = really_equal(pairs, rows, view.frame, self._spec.by)
         if same is not None:
             at, of = at[same], of[same]
@@ -180,8 +184,9 @@ class IntervalJoinOperator(Operator):
 
     def _settle_hits(self, view: View, hit: Flags, side: int, out: Output) -> None:
         """Kept rows have found a partner; for a semi join the first one brings them into the result."""
-        if self._spec.how == "semi":
-            out.emit(self._pairing.alone(view.frame.filter(pl.Series(hit & ~view.done())), LEFT))
+        first = hit & ~view.done() if self._spec.how == "semi" else hit
+        if self._spec.how == "semi" and first.any():
+            out.emit(self._pairing.alone(view.where(first), LEFT))
         self._buffers[side].mark(view, hit)
 
     def on_watermark(self, watermark: int, out: Output) -> None:

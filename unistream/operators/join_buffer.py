@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ MOST_PIECES = 8
 MOST_MERGED = 1 << 17
 """Frames of so many rows are not copied again."""
 
+VIEWED = 4
+"""A quarter of the memory budget is what kept rows may take while they are matched with others."""
+
 Flags = npt.NDArray[np.bool_]
 
 
@@ -40,19 +43,71 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Rows of a buffer that lie in a range of time, and where each part of them is from."""
+class Part:
+    """Neighbouring rows of a slice: from `start` to `stop` of its frame number `number`."""
 
-    frame: pl.DataFrame
-    keyed: Keyed | None
-    """What the rows are matched by; None where there are none, or they have no code."""
-    parts: Sequence[tuple[Piece, int, int]]
-    buckets: Sequence[int]
+    bucket: int
+    number: int
+    piece: Piece
+    start: int
+    stop: int
+
+    @property
+    def height(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+
+class View:
+    """Rows of a buffer that lie in a range of time; read, maybe from disk, when they are asked for."""
+
+    def __init__(self, log: LogTable, parts: Sequence[Part]) -> None:
+        self._log = log
+        self.parts = parts
+        self.height = sum(part.height for part in parts)
+        self._frame: pl.DataFrame | None = None
+
+    @property
+    def keyed(self) -> Keyed | None:
+        """What the rows are matched by; None where there are none, or they have no code."""
+        keyed = [part.piece.keyed.cut(part.start, part.stop) for part in self.parts if part.piece.keyed]
+        return Keyed.joined(keyed) if keyed else None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All rows."""
+        if self._frame is None:
+            self._frame = _one(list(self._frames()))
+        return self._frame
+
+    def where(self, chosen: Flags) -> pl.DataFrame:
+        """Some of the rows, without a frame of all of them."""
+        ends = np.cumsum([part.height for part in self.parts])[:-1]
+        flags = np.split(chosen, ends)
+        return _one(
+            [frame.filter(pl.Series(some)) for frame, some in zip(self._frames(), flags, strict=True)]
+        )
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        """Part by part; a slice on disk is read once, and held while its parts are asked for."""
+        bucket: int | None = None
+        frames: Sequence[pl.DataFrame] = ()
+        for part in self.parts:
+            if part.bucket != bucket:
+                bucket, frames = part.bucket, self._log.frames(part.bucket)
+            frame = frames[part.number]
+            yield frame if part.height == frame.height else frame.slice(part.start, part.height)
 
     def done(self) -> Flags:
         """Which of the rows are done."""
-        flags = [part.done[start:stop] for part, start, stop in self.parts if part.done is not None]
-        return np.concatenate(flags) if flags else np.zeros(self.frame.height, dtype=np.bool_)
+        flags = [
+            part.piece.done[part.start : part.stop] for part in self.parts if part.piece.done is not None
+        ]
+        return np.concatenate(flags) if flags else np.zeros(self.height, dtype=np.bool_)
+
+
+def _one(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return frames[0] if len(frames) == 1 else pl.concat(frames) if frames else pl.DataFrame()
 
 
 class SliceBuffer:
@@ -69,6 +124,7 @@ class SliceBuffer:
         self._width: int = self._cell.get(width)
         self._touched: set[int] = set()
         self._pieces: dict[int, list[Piece]] = {}
+        self._row_bytes = 0
         self._restore()
 
     def _restore(self) -> None:
@@ -89,6 +145,7 @@ class SliceBuffer:
         return bool((piece.ticks[[0, -1]] // self._width == bucket).all())
 
     def _piece(self, frame: pl.DataFrame) -> Piece:
+        self._row_bytes = max(self._row_bytes, int(frame.estimated_size()) // frame.height)
         done = frame.get_column(DONE).to_numpy().copy() if self._marked else None
         keyed = Keyed.of(frame) if CODE in frame.columns else None
         return Piece(frame.get_column(TICK).to_numpy(), keyed, done)
@@ -170,31 +227,44 @@ class SliceBuffer:
 
     def view(self, low: int, high: int) -> View:
         """The rows from `low` to `high`."""
-        found: list[pl.DataFrame] = []
-        parts: list[tuple[Piece, int, int]] = []
-        touched: list[int] = []
+        return View(self._log, list(self._parts(low, high)))
+
+    def views(self, low: int, high: int, most_bytes: int) -> Iterator[View]:
+        """The same, in views of about so many bytes at most; a frame of a slice is never divided."""
+        most = max(most_bytes // max(self._row_bytes, 1), 1)
+        parts: list[Part] = []
+        rows = 0
+        for part in self._parts(low, high):
+            if parts and rows + part.height > most:
+                yield View(self._log, parts)
+                parts, rows = [], 0
+            parts.append(part)
+            rows += part.height
+        if parts:
+            yield View(self._log, parts)
+
+    def nbytes(self, rows: int) -> int:
+        """About how much memory so many rows take."""
+        return rows * self._row_bytes
+
+    def _parts(self, low: int, high: int) -> Iterator[Part]:
         first, last = low // self._width, high // self._width
         for bucket in sorted(bucket for bucket in self._pieces if first <= bucket <= last):
-            for piece, frame in zip(self._pieces[bucket], self._log.frames(bucket), strict=True):
+            for number, piece in enumerate(self._pieces[bucket]):
                 start, stop = np.searchsorted(piece.ticks, [low, high + 1]).tolist()
                 if start < stop:
-                    found.append(frame if stop - start == frame.height else frame.slice(start, stop - start))
-                    parts.append((piece, start, stop))
-                    touched.append(bucket)
-        whole = found[0] if len(found) == 1 else pl.concat(found) if found else pl.DataFrame()
-        keyed = [piece.keyed.cut(start, stop) for piece, start, stop in parts if piece.keyed is not None]
-        return View(whole, Keyed.joined(keyed) if keyed else None, parts, touched)
+                    yield Part(bucket, number, piece, start, stop)
 
     def mark(self, view: View, hit: Flags) -> None:
         """Rows of a view are done."""
         at = 0
-        for (piece, start, stop), bucket in zip(view.parts, view.buckets, strict=True):
-            assert piece.done is not None
-            news = hit[at : at + stop - start]
+        for part in view.parts:
+            assert part.piece.done is not None
+            news = hit[at : at + part.height]
             if news.any():
-                piece.done[start:stop] |= news
-                self._touched.add(bucket)
-            at += stop - start
+                part.piece.done[part.start : part.stop] |= news
+                self._touched.add(part.bucket)
+            at += part.height
 
     def settle(self, before: int) -> list[pl.DataFrame]:
         """The rows earlier than `before` that were not done; they are now."""

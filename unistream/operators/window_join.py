@@ -14,8 +14,8 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
-from unistream.operators.join_buffer import Flags, SliceBuffer
-from unistream.operators.join_codes import Pairs
+from unistream.operators.join_buffer import VIEWED, Flags, SliceBuffer, View
+from unistream.operators.join_codes import SPREAD, Pairs
 from unistream.operators.join_layout import LEFT, RIGHT, SIDES, JoinSpec, Pairing, check_timed, late_columns
 from unistream.operators.join_matching import (
     CODE,
@@ -138,6 +138,7 @@ class _WindowJoin(Operator):
 
     def open(self, context: Context) -> None:
         self._context = context
+        self._at_once = max(context.settings.memory_budget_bytes // VIEWED, 1)
         self._arrivals = Arrivals(self._axis, self._pairing, context, self._layout.horizon, CLOSED)
         self._fired = self._layout.last_end(self._arrivals.tick)
         window = self._spec.window
@@ -168,13 +169,18 @@ class _WindowJoin(Operator):
 
     def _fire(self, end: int, out: Output) -> None:
         low = self._layout.horizon(self._fired)
-        frames = [buffer.view(low, end - 1).frame for buffer in self._buffers]
-        frames = [
-            frame if frame.width else pl.DataFrame(schema={**with_code(schema.columns), TICK: pl.Int64})
-            for frame, schema in zip(frames, self._inputs, strict=True)
-        ]
-        for placed in self._placed(frames, end):
-            self._join(placed[LEFT], placed[RIGHT], out)
+        views = [buffer.view(low, end - 1) for buffer in self._buffers]
+        nbytes = sum(buffer.nbytes(view.height) for buffer, view in zip(self._buffers, views, strict=True))
+        count = min(-(-nbytes // self._at_once), max(view.height for view in views))
+        for part in range(count):
+            frames = [
+                (view.frame if count == 1 else view.where(_part_of_keys(view, part, count)))
+                if view.height
+                else pl.DataFrame(schema={**with_code(schema.columns), TICK: pl.Int64})
+                for view, schema in zip(views, self._inputs, strict=True)
+            ]
+            for placed in self._placed(frames, end):
+                self._join(placed[LEFT], placed[RIGHT], out)
 
     def _placed(self, frames: Sequence[pl.DataFrame], end: int) -> Iterator[list[Placed]]:
         """Both sides' rows with their windows; when a row is in many, some windows at a time."""
@@ -260,6 +266,15 @@ class _WindowJoin(Operator):
         for name, buffer in zip(SIDES, self._buffers, strict=True):
             found[f"{name}_rows_kept"] = len(buffer)
         return found
+
+
+def _part_of_keys(view: View, part: int, count: int) -> Flags:
+    """Which rows have keys of one part of `count`; equal keys are in one part, rows without a key in some."""
+    kept = view.keyed
+    assert kept is not None
+    mixed = kept.codes.view(np.uint64) * SPREAD
+    found: Flags = (mixed >> np.uint64(32)) % np.uint64(count) == part
+    return found
 
 
 def _one_value(columns: Sequence[pl.Series]) -> bool:
