@@ -200,46 +200,44 @@ class HeapColumn(Column):
     def put(self, rows: RowIds, values: pl.Series) -> None:
         if not len(rows):
             return
-        self._forget(rows)
+        self._forget(rows)  # and compact before: what is replaced need not be copied, which may be all
         self._place[rows] = np.arange(self._length, self._length + len(rows), dtype=np.uint32)
         self._append(detached(values))
-        self._compact()
 
     def clear(self, rows: RowIds) -> None:
         self._forget(rows)
         self._place[rows] = 0
-        self._compact()
 
     @property
     def nbytes(self) -> int:
         return int(self._place.nbytes) + sum(self._sizes)
 
     def _forget(self, rows: RowIds) -> None:
+        """These rows are about to get other values, or none."""
         self._garbage += int(np.count_nonzero(self._place.take(rows)))
+        if self._garbage >= _SMALL_HEAP and 2 * self._garbage >= self._length:
+            self._place[rows] = 0
+            self._compact()
 
     def _append(self, values: pl.Series) -> None:
         """Put values behind the others, and copy the last parts into one while that is cheap."""
         self._length += len(values)
-        whole = values.alias("")
-        while 2 * len(whole) >= len(self._heap[-1]) and len(self._heap) > 1:
-            if self._sizes[-1] + int(whole.estimated_size()) > PIECE_BYTES:
+        parts, count, nbytes = [values.alias("")], len(values), int(values.estimated_size())
+        while len(self._heap) > 1 and 2 * count >= len(self._heap[-1]):
+            if self._sizes[-1] + nbytes > PIECE_BYTES:
                 break
-            whole = pl.concat([self._heap.pop(), whole], rechunk=True)
-            self._sizes.pop()
+            count, nbytes = count + len(self._heap[-1]), nbytes + self._sizes.pop()
+            parts.append(self._heap.pop())
+        whole = parts[0] if len(parts) == 1 else pl.concat(parts[::-1], rechunk=True)
         self._sizes.append(int(whole.estimated_size()))
         self._heap.append(self._space.settled(whole))
 
-    def _whole(self) -> pl.Series:
-        return self._heap[0] if len(self._heap) == 1 else pl.concat(self._heap, rechunk=False)
-
     def _compact(self) -> None:
-        if self._garbage < _SMALL_HEAP or 2 * self._garbage < self._length:
-            return
-        old, rows = self._whole(), np.flatnonzero(self._place)
+        old, rows = self._heap, np.flatnonzero(self._place)
         self._start()
         for start in range(0, len(rows), _STEP_ROWS):
             part = rows[start : start + _STEP_ROWS]
-            values = detached(old.gather(pl.Series(self._place.take(part))))
+            values = detached(values_at(old, self._place.take(part)))
             self._place[part] = np.arange(self._length, self._length + len(part), dtype=np.uint32)
             self._append(values)
 

@@ -110,12 +110,24 @@ def values_at(parts: Sequence[pl.Series], places: Places) -> pl.Series:
     if len(parts) == 1:
         return parts[0][pl.Series(places)]
     if parts[0].dtype.is_nested():
-        return _part_by_part(parts, places)
+        return _nested_at(parts, places)
     return pl.concat(parts, rechunk=False)[pl.Series(places)]
 
 
-def _part_by_part(parts: Sequence[pl.Series], places: Places) -> pl.Series:
-    """Of several parts at once Polars takes lists, and structs with lists, a hundred times slower."""
+def _nested_at(parts: Sequence[pl.Series], places: Places) -> pl.Series:
+    """Part by part: of several at once Polars takes lists, and structs with lists, a hundred times slower."""
+    if not len(places):
+        return parts[0].clear()
+    least, most, first = int(places.min()), int(places.max()), 0
+    for part in parts:
+        if first <= least and most < first + len(part):
+            return part[pl.Series(places - np.uint32(first))]
+        first += len(part)
+    return _from_parts(parts, places)
+
+
+def _from_parts(parts: Sequence[pl.Series], places: Places) -> pl.Series:
+    """In the order of the places, then back in the order asked for."""
     bits = len(places).bit_length()
     packed = (places.astype(np.int64) << bits) | np.arange(len(places))
     packed.sort()
@@ -126,8 +138,6 @@ def _part_by_part(parts: Sequence[pl.Series], places: Places) -> pl.Series:
         if stop > start:
             taken.append(part[pl.Series(places[start:stop] - np.uint32(first))])
         start, first = stop, first + len(part)
-    if not taken:
-        return parts[0].clear()
     back = np.empty(len(order), dtype=np.uint32)
     back[order] = np.arange(len(order), dtype=np.uint32)
     return pl.concat(taken, rechunk=True)[pl.Series(back)]

@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unistream.errors import StateError
+from unistream.state import columns
+from unistream.state.array_space import IN_MEMORY
 from unistream.state.hot_table import HotTable
 from unistream.state.key_index import HashedIndex
 from unistream.state.reference import DictTable, comparable
+
+
+@pytest.fixture(autouse=True)
+def heaps_are_compacted_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "_SMALL_HEAP", 3)
+
 
 CHOICES: dict[str, tuple[pl.DataType, list[Any]]] = {
     "int": (pl.Int64(), [0, 1, -1, 2**63 - 1, -(2**63), 7, None]),
@@ -183,6 +191,18 @@ def test_text_that_is_overwritten_does_not_pile_up() -> None:
         )
     assert table.read(table.find(keys))["v"][7] == "a rather long value number 59 7"
     assert table.nbytes < 4_000_000
+
+
+def test_what_replaces_all_values_is_kept_as_it_came() -> None:
+    """Neither the old values nor the new ones are copied."""
+    column = columns.HeapColumn(pl.List(pl.Int64()), 6, IN_MEMORY)
+    rows = np.arange(6)
+    for turn in range(4):
+        values = pl.Series([[turn, i] for i in range(6)])
+        column.put(rows, values)
+        assert column.get("v", rows[::-1]).to_list() == [[turn, i] for i in reversed(range(6))]
+        assert column.nbytes < 6 * 4 + 2 * values.estimated_size()
+    assert column.get("v", rows[:0]).to_list() == []
 
 
 def test_a_slice_does_not_keep_its_batch_alive() -> None:
