@@ -117,7 +117,14 @@ class IntervalJoinOperator(Operator):
         self._at_once = context.settings.memory_budget_bytes // VIEWED
         width = self._axis.tick(max((self._spec.high - self._spec.low) // SLICES_PER_INTERVAL, LEAST_WIDTH))
         self._buffers = [
-            SliceBuffer(context.state, name, with_code(schema.columns), width, self._spec.marks(side))
+            SliceBuffer(
+                context.state,
+                name,
+                with_code(schema.columns),
+                width,
+                marked=self._spec.marks(side),
+                exact=False,
+            )
             for side, (name, schema) in enumerate(zip(SIDES, self._inputs, strict=True))
         ]
         self._arrivals = Arrivals(self._axis, self._pairing, context)
@@ -169,10 +176,11 @@ class IntervalJoinOperator(Operator):
         if same is not None:
             at, of = at[same], of[same]
         if not self._spec.left_only or self._spec.predicate is not None:
+            kept = view.frame_for(len(at))
             if side == LEFT:
-                joined = self._pairing.pairs(rows, view.frame, at, of)
+                joined = self._pairing.pairs(rows, kept, at, of)
             else:
-                joined = self._pairing.pairs(view.frame, rows, of, at)
+                joined = self._pairing.pairs(kept, rows, of, at)
             fits = self._pairing.fitting(joined)
             if fits is not None:
                 at, of, joined = at[fits.to_numpy()], of[fits.to_numpy()], joined.filter(fits)

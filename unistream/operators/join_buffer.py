@@ -27,14 +27,22 @@ MOST_MERGED = 1 << 17
 VIEWED = 4
 """A quarter of the memory budget is what kept rows may take while they are matched with others."""
 
+MANY_PAIRS = 4
+"""From one row taken in so many it pays to put the rows together first: taking them from pieces is slow."""
+
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
 class Piece:
-    """What is known of one frame of a slice: times, ascending, codes, and which of its rows are done."""
+    """What is known of one frame of a slice: times, codes, and which of its rows are done."""
 
     ticks: npt.NDArray[np.int64]
+    first: int
+    last: int
+    """The earliest and the latest time."""
+    ordered: bool
+    """Whether times ascend."""
     keyed: Keyed | None
     """None where rows have no code."""
     done: Flags | None = None
@@ -80,6 +88,12 @@ class View:
             self._frame = _one(list(self._frames()))
         return self._frame
 
+    def frame_for(self, pairs: int) -> pl.DataFrame:
+        """All rows, as one piece of memory if so many are taken out of them that it pays."""
+        if pairs > self.height // MANY_PAIRS and self.frame.n_chunks() > 1:
+            self._frame = self.frame.rechunk()
+        return self.frame
+
     def where(self, chosen: Flags) -> pl.DataFrame:
         """Some of the rows, without a frame of all of them."""
         ends = np.cumsum([part.height for part in self.parts])[:-1]
@@ -111,16 +125,28 @@ def _one(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 class SliceBuffer:
-    """Frames sorted by time in buckets of `width` ticks.
+    """Frames in buckets of `width` ticks.
 
-    Within a bucket frames are merged so that there are few of them and no row is copied often.
+    Within a bucket frames are merged so that there are few of them and no row is copied often. They are
+    sorted by time, unless the buffer need not be `exact`: then those merged are not, and a view may have
+    rows beyond its range, of the slices at its ends.
     """
 
-    def __init__(self, state: StateStore, name: str, columns: pl.Schema, width: int, marked: bool) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        name: str,
+        columns: pl.Schema,
+        width: int,
+        *,
+        marked: bool = False,
+        exact: bool = True,
+    ) -> None:
         extra = {DONE: pl.Boolean()} if marked else {}
         self._log: LogTable = state.log(name, pl.Schema({**columns, TICK: pl.Int64(), **extra}))
         self._cell = state.cell(f"{name} width")
         self._marked = marked
+        self._exact = exact or marked
         self._width: int = self._cell.get(width)
         self._touched: set[int] = set()
         self._pieces: dict[int, list[Piece]] = {}
@@ -142,13 +168,16 @@ class SliceBuffer:
             self._add(frame)
 
     def _fits(self, piece: Piece, bucket: int) -> bool:
-        return bool((piece.ticks[[0, -1]] // self._width == bucket).all())
+        return piece.first // self._width == piece.last // self._width == bucket
 
     def _piece(self, frame: pl.DataFrame) -> Piece:
         self._row_bytes = max(self._row_bytes, int(frame.estimated_size()) // frame.height)
         done = frame.get_column(DONE).to_numpy().copy() if self._marked else None
         keyed = Keyed.of(frame) if CODE in frame.columns else None
-        return Piece(frame.get_column(TICK).to_numpy(), keyed, done)
+        ticks = frame.get_column(TICK).to_numpy()
+        ordered = self._exact or bool((ticks[1:] >= ticks[:-1]).all())
+        ends = (ticks[0], ticks[-1]) if ordered else (ticks.min(), ticks.max())
+        return Piece(ticks, int(ends[0]), int(ends[1]), ordered, keyed, done)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -156,7 +185,7 @@ class SliceBuffer:
     def earliest(self) -> int | None:
         """The time of the earliest row."""
         first = min(self._pieces, default=None)
-        return None if first is None else min(int(piece.ticks[0]) for piece in self._pieces[first])
+        return None if first is None else min(piece.first for piece in self._pieces[first])
 
     def add(self, rows: pl.DataFrame, done: Flags | None = None) -> None:
         """Keep rows, sorted by `TICK`; with which of them are done already, where that is marked."""
@@ -196,7 +225,8 @@ class SliceBuffer:
         if kept == len(pieces) - 1:
             return
         # Those before are not read: they may lie on disk, and would have to be written there again.
-        merged = in_order(pl.concat(self._current(bucket, kept), rechunk=True))
+        merged = pl.concat(self._current(bucket, kept), rechunk=True)
+        merged = in_order(merged) if self._exact else merged
         self._log.replace(bucket, [merged], kept)
         pieces[kept:] = [self._piece(merged)]
 
@@ -251,7 +281,10 @@ class SliceBuffer:
         first, last = low // self._width, high // self._width
         for bucket in sorted(bucket for bucket in self._pieces if first <= bucket <= last):
             for number, piece in enumerate(self._pieces[bucket]):
-                start, stop = np.searchsorted(piece.ticks, [low, high + 1]).tolist()
+                if (low <= piece.first and piece.last <= high) or not piece.ordered:
+                    start, stop = 0, len(piece.ticks) if piece.first <= high and piece.last >= low else 0
+                else:
+                    start, stop = np.searchsorted(piece.ticks, [low, high + 1]).tolist()
                 if start < stop:
                     yield Part(bucket, number, piece, start, stop)
 

@@ -34,6 +34,9 @@ JOIN_TIME = "join_time"
 LATE_SIDE, LATE_REASON, LATE_WATERMARK = "late_side", "late_reason", "late_watermark"
 """What late rows say beside their own columns."""
 
+MANY = 1 << 16
+"""So many rows are taken out of a frame by several threads."""
+
 _FARTHEST = 2**61
 """Times are kept within this so that an interval can be added to them."""
 
@@ -191,6 +194,14 @@ class PairTime:
         return axis.all_micros(axis.ticks(rows)).cast(self.dtype).alias(JOIN_TIME)
 
 
+def _rows_at(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
+    """Few rows column by column: waking the threads that share out the columns takes longer than that."""
+    if len(places) >= MANY:
+        found: pl.DataFrame = frame[places]
+        return found
+    return pl.DataFrame([column[places] for column in frame.get_columns()])
+
+
 class Pairing:
     """Makes joined rows of rows of the two sides."""
 
@@ -205,11 +216,10 @@ class Pairing:
 
     def pairs(self, left: pl.DataFrame, right: pl.DataFrame, lefts: Places, rights: Places) -> pl.DataFrame:
         """Rows side by side, from their places on each side."""
-        mine: pl.DataFrame = columns_of(left, self._left)[index_of(lefts)]
+        mine = _rows_at(columns_of(left, self._left), index_of(lefts))
         if not self._others:
             return mine
-        theirs: pl.DataFrame = columns_of(right, self._others)[index_of(rights)]
-        return mine.hstack(theirs)
+        return mine.hstack(_rows_at(columns_of(right, self._others), index_of(rights)))
 
     def alone(self, rows: pl.DataFrame, side: int) -> pl.DataFrame:
         """Rows of one side as they leave the join without a partner."""

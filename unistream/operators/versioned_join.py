@@ -117,8 +117,10 @@ class _Versioned(Operator):
         self._arrivals = Arrivals(self._axis, self._pairing, context)
         ahead = 0 if self._spec.strategy == "backward" else self._spec.tolerance or 0
         width = self._axis.tick(max(ahead // _SLICES, _WIDTH))
-        self._lefts = SliceBuffer(context.state, "left", self._inputs[LEFT].columns, width, True)
-        self._rights = SliceBuffer(context.state, "right", self._inputs[RIGHT].columns, width, self._settles)
+        self._lefts = SliceBuffer(context.state, "left", self._inputs[LEFT].columns, width, marked=True)
+        self._rights = SliceBuffer(
+            context.state, "right", self._inputs[RIGHT].columns, width, marked=self._settles
+        )
 
     _settles = False
 

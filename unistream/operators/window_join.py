@@ -145,7 +145,7 @@ class _WindowJoin(Operator):
         length = window.size.at_most if isinstance(window, Tumbling) else window.size.at_most // 4
         width = max(self._axis.tick(max(length, _LEAST_WIDTH)), 1)
         self._buffers = [
-            SliceBuffer(context.state, name, with_code(schema.columns), width, False)
+            SliceBuffer(context.state, name, with_code(schema.columns), width)
             for name, schema in zip(SIDES, self._inputs, strict=True)
         ]
 
@@ -174,7 +174,7 @@ class _WindowJoin(Operator):
         count = min(-(-nbytes // self._at_once), max(view.height for view in views))
         for part in range(count):
             frames = [
-                (view.frame if count == 1 else view.where(_part_of_keys(view, part, count)))
+                (view.frame if count == 1 else view.where(_part_of_keys(view, part, count))).rechunk()
                 if view.height
                 else pl.DataFrame(schema={**with_code(schema.columns), TICK: pl.Int64})
                 for view, schema in zip(views, self._inputs, strict=True)
