@@ -15,7 +15,6 @@ from unistream.expressions.analysis import predicate as whole_predicate
 from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.interval_join import IntervalJoin
-from unistream.operators.lookup import Lookup
 from unistream.operators.regular_join import RegularJoin
 from unistream.operators.versioned_join import VersionedJoin
 from unistream.operators.window_join import WindowJoin
@@ -154,6 +153,8 @@ class Joins:
         concurrency: int = 8,
         timeout: Duration = "30s",
         retries: int = 2,
+        ordered: bool = True,
+        waiting_rows: int = 100_000,
         suffix: str = "_right",
     ) -> Stream:
         """Each row beside what something else knows about its key.
@@ -173,6 +174,11 @@ class Joins:
         at all with `how="inner"`. Null keys match nothing. What a table or a function says may change: rows
         that are read again after a crash get what it says then.
 
+        With `ordered=False` a row leaves as soon as the answer of its own call is there (`batch` keys share
+        one), so a slow key holds up no others; at most `waiting_rows` rows wait, in checkpoints too. Rows
+        overtake each other, but no watermark overtakes a row: windows behind it stay right. Give the stream
+        its event time before. For functions, over streams that only add rows.
+
         >>> import polars as pl, unistream as us
         >>> items = pl.DataFrame({"item": ["a", "b"], "price": [3, 4]})
         >>> us.from_frame({"item": ["b", "c"], "n": [1, 2]}).lookup(items, on="item").collect().rows()
@@ -181,6 +187,11 @@ class Joins:
         ...     return keys.with_columns(length=pl.col("item").str.len_chars())
         >>> us.from_frame({"item": ["b", "ccc"]}).lookup(lengths, on="item").collect().rows()
         [('b', 1), ('ccc', 3)]
+        >>> async def prices(keys):
+        ...     return keys.join(items, on="item")
+        >>> orders = us.from_frame({"item": ["b", "c"], "n": [1, 2]})
+        >>> orders.lookup(prices, on="item", batch=1, ordered=False).collect().sort("item").rows()
+        [('b', 1, 4), ('c', 2, None)]
         """
         where = user_location()
         lefts, rights = _keys(on, left_on, right_on, "lookup", where)
@@ -199,11 +210,14 @@ class Joins:
             concurrency=concurrency,
             timeout=timeout,
             retries=retries,
+            ordered=ordered,
+            waiting_rows=waiting_rows,
         )
         found = lookups.table_of(source, keys, options, where)
         _have(found.columns, rights, "the table of lookup", where)
         adds = _added(columns, found.columns, rights, suffix, where)
-        spec = Lookup(by=lefts, table_by=rights, adds=adds, table=found, how=how, where=where)
+        keyed: dict[str, Any] = {"by": lefts, "table_by": rights, "adds": adds}
+        spec = lookups.spec_of(found, options, self._node.schema, how=how, where=where, **keyed)
         return self._apply(spec)
 
 

@@ -10,10 +10,14 @@ import polars as pl
 
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.expressions.schema import Changes, StreamSchema
 from unistream.io.frames import as_schema
+from unistream.operators.lookup import Lookup
 from unistream.operators.lookup_tables import AskedTable, Calls, LookupTable, WholeTable, called_once
+from unistream.operators.lookup_unordered import UnorderedLookup
 
 _MINUTE = 60_000_000
+_LEAST = {"batch": 1, "concurrency": 1, "retries": 0, "cache_keys": 1, "waiting_rows": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,8 @@ class Options:
     concurrency: int
     timeout: Duration
     retries: int
+    ordered: bool
+    waiting_rows: int
 
 
 def table_of(source: Any, keys: pl.Schema, options: Options, where: str | None) -> LookupTable:
@@ -52,7 +58,13 @@ def table_of(source: Any, keys: pl.Schema, options: Options, where: str | None) 
 
 
 def _check(source: Any, options: Options, where: str | None) -> None:
-    for name, least in (("batch", 1), ("concurrency", 1), ("retries", 0), ("cache_keys", 1)):
+    for name, least in (
+        ("batch", 1),
+        ("concurrency", 1),
+        ("retries", 0),
+        ("cache_keys", 1),
+        ("waiting_rows", 1),
+    ):
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidSettings(f"lookup: {name} must be a whole number from {least}, not {value!r}", where)
@@ -63,6 +75,20 @@ def _check(source: Any, options: Options, where: str | None) -> None:
     if options.refresh is not None and not isinstance(source, (str, Path)):
         hint = "pass the path of the Parquet files; what a function or a database says is kept by cache="
         raise InvalidQuery("refresh= is for tables in files", where, hint)
+    if not options.ordered and not callable(source):
+        hint = "leave it out: rows do not wait for each other's answers where all are given at once"
+        raise InvalidQuery("ordered=False is for functions", where, hint)
+
+
+def spec_of(found: LookupTable, options: Options, rows: StreamSchema, **shared: Any) -> Lookup:
+    """The step that looks into the table, in order or not."""
+    if options.ordered:
+        return Lookup(table=found, **shared)
+    if rows.changes is not Changes.APPEND:
+        what = "lookup with ordered=False lets rows overtake each other, and this stream updates its rows"
+        hint = "look up before the step that makes it update, or take .changes() for the changes as rows"
+        raise InvalidQuery(what, shared["where"], hint)
+    return UnorderedLookup(table=found, most_waiting=options.waiting_rows, **shared)
 
 
 def _frame(frame: pl.DataFrame | pl.LazyFrame) -> LookupTable:
@@ -123,6 +149,7 @@ def _function(function: Any, keys: pl.Schema, options: Options, where: str | Non
         text=f"function {getattr(function, '__name__', type(function).__name__)}",
         keep=0 if options.cache is None else microseconds(options.cache, "cache"),
         most_keys=options.cache_keys,
+        begin=calls.begin,
     )
 
 

@@ -72,6 +72,8 @@ class Context:
     """There only where all sources give the same rows again and something outlives the process."""
     subtask: int = 0
     subtasks: int = 1
+    wake: Callable[[], object] = lambda: None
+    """Ends the wait for input: `next_wakeup` of all operators is asked again. Called from any thread."""
 
     @property
     def state(self) -> StateStore:
@@ -125,6 +127,10 @@ class Operator(ABC):
 
     def on_processing_time(self, now: int, out: Output) -> None:
         """The clock has reached the time `next_wakeup` named."""
+
+    def busy(self) -> bool:
+        """Whether rows it has taken will come out by themselves, soon: the end waits for that, in ticks."""
+        return False
 
     def before_checkpoint(self) -> None:
         """A checkpoint follows at once: write what is held outside the tables into them."""

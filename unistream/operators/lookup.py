@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.causes import first_words
@@ -21,6 +22,8 @@ from unistream.operators.row_order import columns_of
 from unistream.state.distinct import starts_of_runs
 
 logger = logging.getLogger(__name__)
+
+Flags = npt.NDArray[np.bool_]
 
 MOST_ROWS = 1 << 18
 """So many rows are handed on together at most, unless one row alone finds more."""
@@ -75,7 +78,7 @@ class Lookup(OperatorSpec):
         return [(needed | frozenset(self.by)) & frozenset(inputs[0].columns)]
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return _Lookup(self, inputs[0])
+        return LookupOperator(self, inputs[0])
 
     def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
         if not isinstance(self.table, WholeTable) or self.table.query is None:
@@ -97,7 +100,7 @@ class Lookup(OperatorSpec):
         return {"in": self.table.text, "on": ", ".join(self.by), "how": self.how, "keeps": self.table.kept}
 
 
-class _Lookup(Operator):
+class LookupOperator(Operator):
     """Finds all keys of a batch at once; of a table that is asked, asks for those it does not know."""
 
     def __init__(self, spec: Lookup, rows: StreamSchema) -> None:
@@ -119,31 +122,41 @@ class _Lookup(Operator):
                 self._asker = self._spec.table.open(context.clock)
 
     def process(self, batch: Batch, out: Output) -> None:
-        frame = batch.frame
-        keys = columns_of(frame, self._by)
-        missing = [column for column in keys.get_columns() if column.null_count()]
-        known = np.ones(frame.height, dtype=np.bool_)
-        for column in missing:
-            known &= column.is_not_null().to_numpy()
+        keys, known = self._keys_of(batch.frame)
         match self._spec.table:
             case WholeTable():
                 self._refresh(self._spec.table)
             case AskedTable():
-                self._ask(keys.filter(pl.Series(known)) if missing else keys, self._spec.table)
+                self._ask(keys if known.all() else keys.filter(pl.Series(known)), self._spec.table)
+        self._hand_on(batch.frame, keys, known, out, batch.split)
+        if isinstance(self._spec.table, AskedTable):
+            self._forget(self._spec.table)
+
+    def _keys_of(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Flags]:
+        """The keys of rows, and which of them have no null."""
+        keys = columns_of(frame, self._by)
+        whole = np.ones(frame.height, dtype=np.bool_)
+        for column in keys.get_columns():
+            if column.null_count():
+                whole &= column.is_not_null().to_numpy()
+        return keys, whole
+
+    def _hand_on(
+        self, frame: pl.DataFrame, keys: pl.DataFrame, known: Flags, out: Output, split: str = ""
+    ) -> None:
+        """Rows beside what was learnt of their keys, where these are `known` at all."""
         ids = self._index.find(keys)
-        known &= ids >= 0
+        known = known & (ids >= 0)
         keep_all, found = self._spec.how == "left", 0
         for at, of in self._index.some_places(ids, known, keep_all, MOST_ROWS):
             each_once = keep_all and len(at) == frame.height and at[0] == 0 and at[-1] == frame.height - 1
             rows = frame if each_once else frame[at]
             if self._values:
                 rows = columns_of(rows.hstack(self._index.values(of)), self._columns)
-            out.emit(rows, batch.split)
+            out.emit(rows, split)
             found += 0 if keep_all else int(starts_of_runs(at).sum())
         if not keep_all:
             self._context.metrics.add("filtered", frame.height - found)
-        if isinstance(self._spec.table, AskedTable):
-            self._forget(self._spec.table)
 
     def _load(self, table: WholeTable) -> None:
         rows = self._as_values(table.load()).drop_nulls(self._by)
@@ -171,16 +184,23 @@ class _Lookup(Operator):
         assert self._asker is not None
         distinct = keys.unique(maintain_order=True)
         now = self._context.clock.now()
-        ids = self._index.find(distinct)
-        stale = ids < 0
-        stale[~stale] = self._index.since(ids[~stale]) + table.keep <= now
-        wanted = distinct.filter(pl.Series(stale))
+        wanted = distinct.filter(pl.Series(self._unknown(distinct, table, now)))
         self._context.metrics.add("keys_known", distinct.height - wanted.height)
         self._context.metrics.add("keys_asked", wanted.height)
         if wanted.height:
-            names = dict(zip(self._spec.by, self._spec.table_by, strict=True))
-            rows = self._as_values(self._asker.ask(wanted.rename(names)))
+            rows = self._as_values(self._asker.ask(self._as_asked(wanted)))
             self._index.learn(wanted, rows, now)
+
+    def _unknown(self, keys: pl.DataFrame, table: AskedTable, now: int) -> Flags:
+        """Which keys are not known, or for too long."""
+        ids = self._index.find(keys)
+        stale: Flags = ids < 0
+        stale[~stale] = self._index.since(ids[~stale]) + table.keep <= now
+        return stale
+
+    def _as_asked(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Keys under the names that the table uses."""
+        return keys.rename(dict(zip(self._spec.by, self._spec.table_by, strict=True)))
 
     def _forget(self, table: AskedTable) -> None:
         if len(self._index) > table.most_keys:

@@ -15,6 +15,7 @@ import polars as pl
 from unistream.clock import Clock
 from unistream.durations import spelled
 from unistream.errors import ConnectorError, UnistreamError
+from unistream.operators.lookup_answers import Answers, CalledAnswers, checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ class AskedTable:
     text: str
     keep: int = 0
     most_keys: int = 100_000
+    begin: Callable[[Callable[[], object]], Answers] | None = None
+    """The same for answers in any order, where that is possible; takes what to call when one has come."""
 
     @property
     def kept(self) -> str:
@@ -78,9 +81,33 @@ class Calls:
     timeout: int = 30_000_000
     retries: int = 2
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether its answers are awaited."""
+        return is_async(self.function)
+
     def open(self, clock: Clock) -> Asker:
-        """A caller."""
+        """A caller that waits for all answers."""
         return _Caller(self, clock)
+
+    def begin(self, wake: Callable[[], object]) -> Answers:
+        """A caller whose answers come in any order."""
+        return CalledAnswers(self, wake)
+
+    def failure(self, error: BaseException) -> BaseException:
+        """What the user is told when the last try raised this."""
+        if isinstance(error, UnistreamError):
+            return error
+        tries = self.retries + 1
+        if isinstance(error, TimeoutError):
+            what = f"did not answer within {spelled(self.timeout)}"
+            hint = "raise timeout=, or lower batch= so that each call has less to do"
+        else:
+            what = f"raised {type(error).__name__}: {error}"
+            hint = "try the function by itself on a frame of keys; retries= says how often it is tried again"
+        failure = ConnectorError(f"The function of lookup {what} ({tries} tries)", None, hint)
+        failure.__cause__ = error
+        return failure
 
 
 class _Caller:
@@ -89,7 +116,7 @@ class _Caller:
     def __init__(self, calls: Calls, clock: Clock) -> None:
         self._calls = calls
         self._clock = clock
-        self._async = is_async(calls.function)
+        self._async = calls.asynchronous
         self._pool: ThreadPoolExecutor | None = None
         self._runner: asyncio.Runner | None = None
 
@@ -106,9 +133,9 @@ class _Caller:
                 else:
                     answers[number] = result
             if not failed:
-                return pl.concat([_checked(answers[number]) for number in range(len(parts))])
+                return pl.concat([checked(answers[number]) for number in range(len(parts))])
             if attempt == self._calls.retries or isinstance(failed[0][1], UnistreamError):
-                raise self._failure(failed[0][1])
+                raise self._calls.failure(failed[0][1])
             waiting = [number for number, _ in failed]
             self._clock.wait(threading.Event(), 0.1 * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -146,20 +173,6 @@ class _Caller:
 
         return await asyncio.gather(*(one(part) for part in parts), return_exceptions=True)
 
-    def _failure(self, error: BaseException) -> BaseException:
-        if isinstance(error, UnistreamError):
-            return error
-        tries = self._calls.retries + 1
-        if isinstance(error, TimeoutError):
-            what = f"did not answer within {spelled(self._calls.timeout)}"
-            hint = "raise timeout=, or lower batch= so that each call has less to do"
-        else:
-            what = f"raised {type(error).__name__}: {error}"
-            hint = "try the function by itself on a frame of keys; retries= says how often it is tried again"
-        failure = ConnectorError(f"The function of lookup {what} ({tries} tries)", None, hint)
-        failure.__cause__ = error
-        return failure
-
     def close(self) -> None:
         if self._pool is not None:
             if self._runner is not None:
@@ -191,11 +204,3 @@ def _outcome(future: Future[Any]) -> Any:
         return future.result()
     except Exception as error:
         return error
-
-
-def _checked(answer: Any) -> pl.DataFrame:
-    if not isinstance(answer, pl.DataFrame):
-        hint = "return a pl.DataFrame with the key columns; when nothing is found, one without rows"
-        message = f"The function of lookup returned {type(answer).__name__}, not a frame"
-        raise ConnectorError(message, None, hint)
-    return answer

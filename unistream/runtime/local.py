@@ -156,7 +156,8 @@ class LocalRuntime:
         if store is not None:
             self.stores[vertex.id] = store
         journal = None if self._checkpoints is None or not self._replays() else self._checkpoints.journal
-        operator.open(Context(vertex.id, self._with.clock, metrics, self._with.settings, store, journal))
+        around = (self._with.clock, metrics, self._with.settings, store, journal)
+        operator.open(Context(vertex.id, *around, wake=self._wake.set))
         return OperatorTask(vertex, metrics, operator)
 
     def _replays(self) -> bool:
@@ -247,7 +248,8 @@ class LocalRuntime:
             for task in self.tasks.values():
                 if isinstance(task, SourceTask):
                     task.end()
-            self.tick()
+            while self.step() and self._busy():
+                pass
         finished = not self._stopping.is_set() or all(task.ended for task in self.tasks.values())
         if self._checkpoints is not None:
             self._checkpoints.step(list(self.tasks.values()), final=True)
@@ -285,8 +287,13 @@ class LocalRuntime:
         return not (self._with.until == "available" and self._caught_up())
 
     def _caught_up(self) -> bool:
+        if self._busy():
+            return False
         sources = [task for task in self.tasks.values() if isinstance(task, SourceTask)]
         return all(not task.took and (task.ended or task.feed.status().caught_up) for task in sources)
+
+    def _busy(self) -> bool:
+        return any(task.busy() for task in self.tasks.values())
 
     def _took_input(self) -> bool:
         """Whether there is no need to wait: something came in, or a source was just let go."""

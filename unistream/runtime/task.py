@@ -70,6 +70,10 @@ class Task(ABC):
         """When it wants to run even if nothing comes in, in microseconds of the clock."""
         return None
 
+    def busy(self) -> bool:
+        """Whether rows it has taken will come out by themselves."""
+        return False
+
     def input_watermark(self) -> int:
         """The least of what its inputs handed on."""
         return min((task.watermark for task in self.upstream), default=MIN_TIME)
@@ -238,7 +242,7 @@ class OperatorTask(Task):
             with self._guarded("operator.timer"):
                 self.operator.on_processing_time(now, self.out)
         self.watermark = max(self.watermark, self.operator.output_watermark(self._input_watermark))
-        if self.inputs_ended():
+        if self.inputs_ended() and not self.operator.busy():
             with self._guarded("operator.finish"):
                 self.operator.finish(self.out)
             self.ended = True
@@ -268,6 +272,9 @@ class OperatorTask(Task):
 
     def next_wakeup(self) -> int | None:
         return None if self.ended else self.operator.next_wakeup()
+
+    def busy(self) -> bool:
+        return self.operator.busy()
 
     def close(self) -> None:
         self.operator.close()
