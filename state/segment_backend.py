@@ -93,6 +93,7 @@ class SegmentBackend(StateBackend):
 
     def close(self) -> None:
         self._hold_only(frozenset())
+        self._folder.sweep()
         self._stores.clear()
         if self._budget is not None:
             self._budget.close()
@@ -119,6 +120,7 @@ class SegmentBackend(StateBackend):
         def release() -> None:
             mine, remaining[:] = remaining[:], []
             self._folder.let_go(mine)
+            self._folder.sweep()
 
         snapshot_files = tuple(SnapshotFile(file.path, file.name) for file in ordered)
         return Snapshot(checkpoint_id, snapshot_files, described, release)

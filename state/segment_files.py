@@ -79,6 +79,7 @@ class SegmentFolder:
         self._next_number = 1
         # Apart, so that nobody who only counts users has to wait for the disk.
         self._users_lock = threading.Lock()
+        self._unneeded: list[Path] = []
         self._write_lock = threading.Lock()
 
     @property
@@ -111,6 +112,7 @@ class SegmentFolder:
 
     def write(self, files: Iterable[SegmentFile]) -> None:
         """Write what is not yet written; after this the files and their names are durable."""
+        self.sweep()
         with self._write_lock:
             wrote = False
             for file in files:
@@ -129,12 +131,20 @@ class SegmentFolder:
                 file.users += 1
 
     def let_go(self, files: Iterable[SegmentFile]) -> None:
-        """Nobody else needs the file: remove it."""
+        """What nobody else needs goes with the next `sweep` or `write`: removing large files takes a while,
+        and whoever lets them go may have no time."""
         with self._users_lock:
             for file in files:
                 file.users -= 1
                 if file.users == 0:
-                    file.path.unlink(missing_ok=True)
+                    self._unneeded.append(file.path)
+
+    def sweep(self) -> None:
+        """Remove the files that nobody needs any more."""
+        with self._users_lock:
+            unneeded, self._unneeded = self._unneeded, []
+        for path in unneeded:
+            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier run left behind; checkpoints have their own copies."""

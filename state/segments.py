@@ -24,7 +24,7 @@ from unistream.state.picked import picked_frame
 
 VERSION = 1
 BLOCK_ROWS = 65_536
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 """About the most of a block: it is gathered, encoded, written and read as one."""
 _MAGIC = b"UNISEGMT"
 _BLOCK_MAGIC = 0x4B4C4255

@@ -233,13 +233,20 @@ def test_files_go_when_nobody_needs_them(make: Any, tmp_path: Path) -> None:
     table = fill(backend, 5000)
     first = backend.snapshot(1).finish()
     table.write(table.rows(), pl.DataFrame({"v": [1.0] * 5000}))
-    second = backend.snapshot(2).finish()
+    pending = backend.snapshot(2)
+    assert all(file.path.exists() for file in first.files)
+    second = pending.finish()
     assert all(file.path.exists() for file in (*first.files, *second.files))
     first.release()
     first.release()
     assert not any(file.path.exists() for file in first.files)
     second.release()
     assert all(file.path.exists() for file in second.files)
+    table.write(table.rows(), pl.DataFrame({"v": [2.0] * 5000}))
+    third = backend.snapshot(3).finish()
+    assert not any(file.path.exists() for file in second.files)
+    assert all(file.path.exists() for file in third.files)
+    third.release()
     backend.close()
     assert list((tmp_path / "live").glob("*")) == []
 
@@ -437,7 +444,7 @@ def test_many_rows_take_many_blocks(make: Any, tmp_path: Path) -> None:
     backend = make(tmp_path / "one")
     fill(backend, 150_000)
     snapshot = backend.snapshot(1).finish()
-    assert len(snapshot.tables["files"]["00000001.seg"]["blocks"]) == 3
+    assert 3 <= len(snapshot.tables["files"]["00000001.seg"]["blocks"]) <= 12
     again = make(tmp_path / "two")
     restore(again, snapshot)
     scanned = fill(again, 0).scan()
