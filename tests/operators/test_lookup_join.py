@@ -497,3 +497,11 @@ def test_an_asynchronous_call_that_always_fails_is_named() -> None:
     shown = str(caught.value)
     assert "lookup-1 failed" in shown and "raised OSError: no route (3 tries)" in shown
     assert "test_lookup_join.py" in shown and "try the function by itself" in shown
+
+
+def test_rows_of_keys_that_another_call_asked_for_do_not_count() -> None:
+    table = pl.DataFrame({"k": [1, 2, 2, 7], "v": [1, 2, 3, 7]})
+    rows = us.from_frame({"k": [1, 2, 3]})
+    for batch in (1, 2, 3):
+        found = rows.lookup(lambda keys: table, on="k", batch=batch, schema=table.schema)
+        assert found.collect().rows() == [(1, 1), (2, 2), (2, 3), (3, None)]

@@ -564,6 +564,56 @@ def test_plain_calls_that_hang_take_no_place_from_those_that_follow() -> None:
     assert sorted(tries) == [1, 1, 2, 2]
 
 
+class UntilWoken(VirtualClock):
+    """A job on it goes on when it is woken, and not by itself."""
+
+    waits = 0
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.waits += 1
+        assert event.wait(30), "nobody woke the job"
+        return True
+
+
+def test_an_answer_wakes_the_job() -> None:
+    rows, clock, seen = rows_of([1, 2, 3]), UntilWoken(), list[int]()
+    stream = us.from_frame(rows).lookup(
+        from_table, on="k", schema=TABLE.schema, batch=1, concurrency=1, ordered=False
+    )
+    runtime = stream.sink_batches(lambda frame: seen.extend(frame["n"])).runtime(clock=clock, threads=False)
+    runtime.open()
+    while runtime.step():
+        pass
+    runtime.close()
+    assert sorted(seen) == [0, 1, 2] and clock.waits <= 4
+
+
+def test_windows_say_whom_they_wait_for(script: Callable[..., list[Scripted]]) -> None:
+    begun = script(0, longest=10**6)
+    stream = timed(timed_rows(0)).lookup(from_table, on="k", schema=TABLE.schema, ordered=False)
+    runtime = runtime_of(windowed(stream).sink_batches(lambda frame: None), settings=Settings(tick_rows=30))
+    runtime.step()
+    begun[0].answer(*range(8))
+    runtime.step()
+    said = str(runtime.explain_time())
+    runtime.close()
+    waiting = len(runtime.tasks["lookup-1"].operator._waiting)
+    assert f"as lookup-1 says, held back by {waiting} rows that wait for answers" in said, said
+
+
+def test_rows_of_keys_that_another_call_asked_for_do_not_count() -> None:
+    scripted = Scripted(np.random.default_rng(0), batch=1)
+    rows = rows_of([2, 3, 4, 5])
+    with OperatorBench(unordered(scripted), [ROWS]) as bench:
+        scripted.longest = 10**6
+        bench.process(Batch(rows))
+        calls = [keys for _, keys in scripted._calls]
+        assert len(calls) == 4
+        scripted.arrived = lambda wait: [Answer(keys, TABLE) for keys in calls]  # type: ignore[method-assign]
+        bench.finish()
+    assert_same_rows(pl.concat(bench.frames[""]), rows.join(TABLE, on="k", how="left"), ordered=False)
+
+
 def test_a_job_with_reader_threads() -> None:
     rows = rows_of([n % 7 for n in range(5000)])
     stream = us.from_frame(rows).lookup(

@@ -46,10 +46,20 @@ class RowsByKey:
         """How many rows are held, also those of keys that were learnt anew."""
         return self._height - 1
 
-    def learn(self, keys: pl.DataFrame, rows: pl.DataFrame, now: int = 0) -> None:
-        """These are all rows of these distinct keys; rows of other keys are passed over."""
+    def learn(
+        self,
+        keys: pl.DataFrame,
+        rows: pl.DataFrame,
+        now: int = 0,
+        calls: tuple[Numbers, Numbers] | None = None,
+    ) -> None:
+        """These are all rows of these distinct keys; rows of other keys are passed over.
+
+        `calls` are, of several calls learnt from together, those of the keys and those of the rows: a row
+        of a key that another call asked for is passed over too.
+        """
         ids, _ = self._table.upsert(keys)
-        owned, counts = self._of_keys(rows, ids)
+        owned, counts = self._of_keys(rows, ids, calls)
         starts = np.cumsum(counts) - counts + self._height
         for name, column in ((_FIRST, starts), (_COUNT, counts), (_SINCE, now), (_USED, self._uses)):
             self._table.column(name)[ids] = column
@@ -57,13 +67,18 @@ class RowsByKey:
             self._parts.append(columns_of(owned, self._values.names()))
         self._height += owned.height
 
-    def _of_keys(self, rows: pl.DataFrame, ids: Numbers) -> tuple[pl.DataFrame, Numbers]:
+    def _of_keys(
+        self, rows: pl.DataFrame, ids: Numbers, calls: tuple[Numbers, Numbers] | None
+    ) -> tuple[pl.DataFrame, Numbers]:
         """The rows of these keys, those of a key behind each other; and how many each key has."""
         # Not by a join: in memory Polars finds no partners for NaN in columns of nothing else.
         order = np.argsort(ids)
         ranks = np.searchsorted(ids[order], owners := self._table.find(columns_of(rows, self._by)))
         places = order[np.minimum(ranks, len(ids) - 1)]
-        wanted = np.flatnonzero(ids[places] == owners)
+        asked = ids[places] == owners
+        if calls is not None:
+            asked &= calls[0][places] == calls[1]
+        wanted = np.flatnonzero(asked)
         places = places[wanted]
         counts: Numbers = np.bincount(places, minlength=len(ids))
         return rows[wanted[np.argsort(places, kind="stable")]], counts

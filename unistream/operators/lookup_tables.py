@@ -10,12 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.clock import Clock
 from unistream.durations import spelled
 from unistream.errors import ConnectorError, UnistreamError
 from unistream.operators.lookup_answers import Answers, CalledAnswers, checked
+from unistream.state.hot_table import HotTable
+
+_CALL = "__call"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ class _Caller:
                 else:
                     answers[number] = result
             if not failed:
-                return pl.concat([checked(answers[number]) for number in range(len(parts))])
+                return _own_rows(parts, [checked(answers[number]) for number in range(len(parts))])
             if attempt == self._calls.retries or isinstance(failed[0][1], UnistreamError):
                 raise self._calls.failure(failed[0][1])
             waiting = [number for number, _ in failed]
@@ -204,3 +209,22 @@ def _outcome(future: Future[Any]) -> Any:
         return future.result()
     except Exception as error:
         return error
+
+
+def _own_rows(parts: Sequence[pl.DataFrame], answers: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All answers, without rows of keys that another call asked for: these would come twice."""
+    rows, keys = pl.concat(answers), pl.concat(parts)
+    if len(parts) == 1 or not all(name in rows.columns for name in keys.columns):
+        return rows
+    asked = HotTable(keys.schema, pl.Schema({_CALL: pl.Int64()}))
+    ids, _ = asked.upsert(keys)
+    calls = asked.column(_CALL)
+    calls[ids] = numbered(parts)
+    found = asked.find(rows.select(keys.columns))
+    own = (found >= 0) & (calls[found] == numbered(answers))
+    return rows if own.all() else rows.filter(pl.Series(own))
+
+
+def numbered(frames: Sequence[pl.DataFrame]) -> npt.NDArray[np.int64]:
+    """For each row of these frames the number of its frame."""
+    return np.repeat(np.arange(len(frames)), [frame.height for frame in frames])

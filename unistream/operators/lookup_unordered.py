@@ -16,7 +16,7 @@ from unistream.operators.base import Context, Operator, Output
 from unistream.operators.lookup import Lookup, LookupOperator
 from unistream.operators.lookup_answers import Answer, Answers
 from unistream.operators.lookup_index import RowsByKey
-from unistream.operators.lookup_tables import AskedTable
+from unistream.operators.lookup_tables import AskedTable, numbered
 from unistream.operators.row_order import columns_of
 from unistream.state.hot_table import HotTable
 
@@ -163,22 +163,27 @@ class UnorderedLookupOperator(LookupOperator):
         found = self._calls.arrived(wait)
         if not found:
             return
-        answered = self._asked.find(pl.concat([self._learnt(answer) for answer in found]))
+        answered = self._asked.find(self._learn(found))
         rows = self._waiting.take(answered)
         self._asked.delete(answered)
         self._hand_on(rows, columns_of(rows, self._by), np.ones(rows.height, dtype=np.bool_), out)
         self._context.metrics.set("rows_waiting", len(self._waiting))
         self._forget(self._table)
 
-    def _learnt(self, answer: Answer) -> pl.DataFrame:
-        """Note what is known now; the keys that it is about."""
-        if answer.rows is None:
-            assert answer.error is not None
-            raise answer.error
+    def _learn(self, answers: Sequence[Answer]) -> pl.DataFrame:
+        """Note what is known now; the keys that it is about, each once."""
+        rows: list[pl.DataFrame] = []
+        for answer in answers:
+            if answer.rows is None:
+                assert answer.error is not None
+                raise answer.error
+            rows.append(self._as_values(answer.rows))
         names = dict(zip(self._spec.table_by, self._spec.by, strict=True))
-        keys = answer.keys.rename(names)
-        self._index.learn(keys, self._as_values(answer.rows), self._context.clock.now())
-        return keys
+        keys = [answer.keys.rename(names) for answer in answers]
+        calls = numbered(keys), numbered(rows)
+        every = pl.concat(keys)
+        self._index.learn(every, pl.concat(rows), self._context.clock.now(), calls)
+        return every
 
     # Time
 
