@@ -148,6 +148,9 @@ def test_the_same_rows_as_in_order(how: str, keep: int, most_waiting: int) -> No
         got = pl.concat(bench.frames[""])
         assert_same_rows(got, expected, ordered=False)
         overtaken += not got["n"].is_sorted()
+        assert got.group_by("k").agg(pl.col("n").diff().min() >= 0)["n"].all(), (
+            "a row overtook one of its key"
+        )
         filtered = rows.height - expected["n"].n_unique()
         assert bench.metrics.get("filtered") == (filtered if how == "inner" else 0)
         assert bench.metrics.get("rows_waiting") == 0

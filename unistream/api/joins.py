@@ -176,8 +176,8 @@ class Joins:
 
         With `ordered=False` a row leaves as soon as the answer of its own call is there (`batch` keys share
         one), so a slow key holds up no others; at most `waiting_rows` rows wait, in checkpoints too. Rows
-        overtake each other, but no watermark overtakes a row: windows behind it stay right. Give the stream
-        its event time before. For functions, over streams that only add rows.
+        of different keys overtake each other, but no watermark overtakes a row: windows behind stay right.
+        Give the stream its event time before. For functions, over streams that only add rows.
 
         >>> import polars as pl, unistream as us
         >>> items = pl.DataFrame({"item": ["a", "b"], "price": [3, 4]})
