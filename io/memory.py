@@ -247,7 +247,7 @@ class _CheckpointWriter(Writer):
 
 def _packed(frame: pl.DataFrame) -> str:
     buffer = io.BytesIO()
-    frame.write_ipc_stream(buffer, compression="zstd")
+    frame.clone().write_ipc_stream(buffer, compression="zstd")  # not the handle that others may look at
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

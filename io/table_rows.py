@@ -131,7 +131,7 @@ def _net(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _encoded(frames: Sequence[pl.DataFrame]) -> bytes:
     buffer = io.BytesIO()
-    pl.concat(frames).rechunk().write_ipc_stream(buffer, compression="lz4")
+    pl.concat(frames).rechunk().clone().write_ipc_stream(buffer, compression="lz4")
     return buffer.getvalue()
 
 

@@ -67,8 +67,10 @@ def encode(frame: pl.DataFrame) -> tuple[bytes, Block]:
     size = _BLOCK_HEADER.size + _CRC.size
     buffer = io.BytesIO()
     buffer.write(bytes(size))
+    # A copy of the handle, not of the data: Polars locks the one it writes from while it waits for the
+    # interpreter, and whoever asks the same one for its height meanwhile has that, and waits for the lock.
     # The older layout holds text end to end; the newer one would write all of it with each block of a frame.
-    frame.write_ipc_stream(buffer, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+    frame.clone().write_ipc_stream(buffer, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     with buffer.getbuffer() as written:
         length, crc = len(written), zlib.crc32(written[size:])
         header = _BLOCK_HEADER.pack(_BLOCK_MAGIC, crc, length - size, frame.height)
