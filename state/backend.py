@@ -8,7 +8,7 @@ Snapshot, restore, rescaling and inspection belong to the store, not to operator
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,10 @@ class LogTable(ABC):
     @abstractmethod
     def drop(self, buckets: Iterable[int]) -> None:
         """Forget whole buckets."""
+
+    @abstractmethod
+    def thin(self, bucket: int, gone: Collection[int]) -> None:
+        """Forget the frames with these numbers of a bucket; the others stay as they are, and where."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,6 +120,16 @@ class FrameLog(LogTable):
         for bucket in buckets:
             self._last_use.pop(bucket, None)
             self._give_up(self._buckets.pop(bucket, ()))
+
+    def thin(self, bucket: int, gone: Collection[int]) -> None:
+        entries = self._buckets[bucket]
+        self._give_up([entries[number] for number in gone])
+        kept = [entry for number, entry in enumerate(entries) if number not in gone]
+        if kept:
+            self._buckets[bucket] = kept
+        else:
+            self._last_use.pop(bucket, None)
+            del self._buckets[bucket]
 
     def _give_up(self, gone: Sequence[LogFrame]) -> None:
         self._length -= sum(entry.height for entry in gone)

@@ -62,8 +62,8 @@ def read_table(
         return rows.scan() if raw or seen is None else shown(rows.scan(), json.loads(seen["value"]))
     frames = [
         frame.select(pl.lit(run.bucket, dtype=pl.Int64).alias(BUCKET), pl.all())
-        for run in table.runs()
-        for frame in run.read()
+        for run, frames in table.runs()
+        for frame in frames.values()
     ]
     return pl.concat([pl.DataFrame(schema={BUCKET: pl.Int64, **table.schema}), *frames])
 

@@ -89,9 +89,10 @@ class StoredRun:
     blocks: tuple[int, ...]
     heights: tuple[int, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """As `from_json` reads it."""
-        return {"file": self.file.name, "bucket": self.bucket, "blocks": self.blocks, "heights": self.heights}
+    def to_json(self, parts: Sequence[int]) -> dict[str, Any]:
+        """What `StoredTable.runs` reads; `parts` are the numbers of the frames that are still there."""
+        told = {"file": self.file.name, "bucket": self.bucket, "blocks": self.blocks, "heights": self.heights}
+        return told if len(parts) == len(self.heights) else {**told, "parts": parts}
 
     @property
     def durable(self) -> bool:
@@ -189,12 +190,13 @@ class LogRecord(Record):
         self.log = log
 
     def capture(self, writer: SnapshotWriter) -> Image:
-        runs: dict[StoredRun, None] = {}
+        runs: dict[StoredRun, list[int]] = {}  # with the frames of each that were not replaced or forgotten
         for bucket in self.log.buckets():
             entries = self.log.bucket_entries(bucket)
             for neighbours in _unwritten(entries):
                 self._write(writer, bucket, neighbours)
-            runs.update(dict.fromkeys(cast(StoredRun, entry.stored) for entry in entries))
+            for entry in entries:
+                runs.setdefault(cast(StoredRun, entry.stored), []).append(entry.part)
         rows, schema = len(self.log), self.log.schema
         return Image(
             frozenset(run.file for run in runs),
@@ -202,7 +204,7 @@ class LogRecord(Record):
                 "kind": "log",
                 "schema": schema_to_json(schema),
                 "rows": rows,
-                "runs": [run.to_json() for run in runs],
+                "runs": [run.to_json(parts) for run, parts in runs.items()],
             },
         )
 

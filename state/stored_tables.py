@@ -100,12 +100,13 @@ class StoredTable:
             for item in self.described["changes"]
         ]
 
-    def runs(self) -> list[StoredRun]:
-        """The runs of a log, in order."""
-        return [
-            StoredRun(self.files[item["file"]], item["bucket"], tuple(item["blocks"]), tuple(item["heights"]))
-            for item in self.described["runs"]
-        ]
+    def runs(self) -> Iterator[tuple[StoredRun, Mapping[int, pl.DataFrame]]]:
+        """The runs of a log, in order, and those of their frames that it has, by number."""
+        for item in self.described["runs"]:
+            file, heights = self.files[item["file"]], tuple(item["heights"])
+            run = StoredRun(file, item["bucket"], tuple(item["blocks"]), heights)
+            frames = run.read()
+            yield run, {part: frames[part] for part in item.get("parts", range(len(frames)))}
 
     def load_keyed(self, table: HotTable) -> bool:
         """Add the rows to a table; whether they had to be adapted to its schema."""
@@ -126,8 +127,8 @@ class StoredTable:
         """Add the frames to a log; those that are as they were stored need not be written again."""
         adapt = check_evolution(self.name, "columns", self.schema, log.schema)
         untouched = not adapt and self.ownership is None
-        for run in self.runs():
-            for part, frame in enumerate(run.read()):
+        for run, frames in self.runs():
+            for part, frame in frames.items():
                 frame = self._owned(adapted(frame, log.schema))
                 log.load(run.bucket, frame, run if untouched else None, part)
 

@@ -15,7 +15,7 @@ from join_reference_sql import can_be_asked, met
 
 import unistream as us
 from unistream.expressions.schema import CHANGE
-from unistream.operators import join_matching
+from unistream.operators import join_buffer, join_matching
 from unistream.testing.shrink import shrink
 
 KINDS: dict[str, type[Pair]] = {kind.kind: kind for kind in (Interval, Window, Regular, Versioned, Enriched)}
@@ -23,6 +23,12 @@ PER_KIND = 400
 BY_NIGHT = 4_000
 AT_ONCE = 1_000
 """So many pairs of sequences are in one run of a test by night."""
+
+
+@pytest.fixture(autouse=True)
+def few_frames_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept rows are merged all the time, and between two checkpoints."""
+    monkeypatch.setattr(join_buffer, "MOST_PIECES", 2)
 
 
 def check(pair: Pair, events: list[Event], expected: Expected, runs: Runs) -> str | None:

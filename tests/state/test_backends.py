@@ -111,6 +111,24 @@ class BackendMachine(RuleBasedStateMachine):
         if held:
             self.model[1][bucket] = [[row for frame in self.model[1][bucket] for row in frame]]
 
+    @rule(bucket=st.integers(-1, 2), start=st.integers(0, 4))
+    def fold_the_last(self, bucket: int, start: int) -> None:
+        held = self.log.frames(bucket, start)
+        if held:
+            self.log.replace(bucket, [pl.concat(held)], start)
+            kept = self.model[1][bucket]
+            self.model[1][bucket] = [*kept[:start], [row for frame in kept[start:] for row in frame]]
+
+    @rule(bucket=st.integers(-1, 2), gone=st.sets(st.integers(0, 4)))
+    def thin(self, bucket: int, gone: set[int]) -> None:
+        kept = self.model[1].get(bucket)
+        if kept is None:
+            return
+        self.log.thin(bucket, {number for number in gone if number < len(kept)})
+        self.model[1][bucket] = [frame for number, frame in enumerate(kept) if number not in gone]
+        if not self.model[1][bucket]:
+            del self.model[1][bucket]
+
     @rule(buckets=st.sets(st.integers(-1, 2), max_size=2))
     def drop(self, buckets: set[int]) -> None:
         self.log.drop(buckets)

@@ -317,12 +317,21 @@ class SliceBuffer:
         return found
 
     def drop(self, before: int) -> None:
-        """Forget the slices that end at `before` or earlier."""
+        """Forget what is earlier than `before`: whole slices, and of the slice it lies in whole frames."""
         gone = [bucket for bucket in self._pieces if (bucket + 1) * self._width <= before]
         self._log.drop(gone)
         for bucket in gone:
             del self._pieces[bucket]
         self._touched.difference_update(gone)
+        bucket = before // self._width
+        pieces = self._pieces.get(bucket, [])
+        passed = {number for number, piece in enumerate(pieces) if piece.last < before}
+        if passed:
+            self._log.thin(bucket, passed)
+            self._pieces[bucket] = [piece for number, piece in enumerate(pieces) if number not in passed]
+            if len(passed) == len(pieces):
+                del self._pieces[bucket]
+                self._touched.discard(bucket)
 
     def write_marks(self) -> None:
         """Write what was done since the last time into the frames, for a checkpoint."""
