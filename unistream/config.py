@@ -30,7 +30,7 @@ class Settings:
     """Most bytes of one source in one tick."""
     queue_chunks: int = 64
     """Most chunks read ahead per source; a full queue makes the reader wait."""
-    queue_bytes: int = 96 << 20
+    queue_bytes: int = 32 << 20
     """Most bytes read ahead per source."""
     checkpoint_interval: Duration = 10.0
     """Seconds between checkpoints."""

@@ -107,3 +107,11 @@ def table(folder: Path, name: str) -> pl.DataFrame:
     frame = pl.read_csv(folder / "whole" / name / "0.csv", has_header=False, schema=texts)
     times = [column for column, kind in schema.items() if isinstance(kind, pl.Datetime)]
     return frame.with_columns(pl.col(times).str.to_datetime(TIME_FORMAT, time_unit="us"))
+
+
+def brought_into_memory(folder: Path) -> None:
+    """Read all files once, so that they lie in the memory of the operating system."""
+    for file in sorted(folder.rglob("*.csv")):
+        with file.open("rb") as content:
+            while content.read(1 << 24):
+                pass

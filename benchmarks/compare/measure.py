@@ -121,6 +121,7 @@ def measure_all(
     done = {(run["contender"], run["query"], run["round"]) for run in document["runs"]}
     for number in range(document["rounds"]):
         for query in queries:
+            inputs.brought_into_memory(folder)  # or the first to run would read from the disk for all others
             for name in names:
                 if (name, query, number) in done or not credited(name, query, document):
                     continue
