@@ -58,13 +58,7 @@ def table_of(source: Any, keys: pl.Schema, options: Options, where: str | None) 
 
 
 def _check(source: Any, options: Options, where: str | None) -> None:
-    for name, least in (
-        ("batch", 1),
-        ("concurrency", 1),
-        ("retries", 0),
-        ("cache_keys", 1),
-        ("waiting_rows", 1),
-    ):
+    for name, least in _LEAST.items():
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidSettings(f"lookup: {name} must be a whole number from {least}, not {value!r}", where)
