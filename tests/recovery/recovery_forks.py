@@ -143,6 +143,8 @@ def main() -> None:
 
 def _run(module: str, function: str, arguments: Sequence[Any], outcome: Path) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    # A shell that starts something in the background has it ignore interrupts, and so all its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
