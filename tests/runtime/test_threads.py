@@ -252,6 +252,27 @@ def test_an_interrupt_ends_the_job_cleanly(interruptible: None) -> None:
     assert source.reader.closed == 1
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("how", ["run", "start"])
+def test_an_interrupt_while_the_job_s_thread_begins_ends_the_job(
+    monkeypatch: pytest.MonkeyPatch, begun: bool, how: str
+) -> None:
+    source, original = Endless(), threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        interrupted = thread.name == "unistream-memory"
+        if begun or not interrupted:
+            original(thread)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(us.scan(source).sink(MemorySink()), how)()
+    eventually(lambda: not threads())
+    assert source.reader.closed == 1
+
+
 # Nothing is left behind
 
 

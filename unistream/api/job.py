@@ -72,7 +72,7 @@ class Job:
         from unistream.api.display import following
 
         with terminable():
-            run = self.start(
+            run = self._prepared(
                 until=until,
                 checkpoint=checkpoint,
                 every=every,
@@ -83,6 +83,7 @@ class Job:
                 clock=clock,
             )
             try:
+                run._execution.start()
                 with following(run, progress):
                     run.wait()
             except (KeyboardInterrupt, SystemExit):
@@ -115,6 +116,32 @@ class Job:
         the same arguments, the job goes on from the newest. Going back does not take back what sinks have
         written since, so write to a new place.
         """
+        run = self._prepared(
+            until=until,
+            checkpoint=checkpoint,
+            every=every,
+            restore=restore,
+            restart=restart,
+            allow_dropped_state=allow_dropped_state,
+            settings=settings,
+            clock=clock,
+        )
+        run._execution.start()
+        return run
+
+    def _prepared(
+        self,
+        *,
+        until: Until,
+        checkpoint: str | Path | None,
+        every: Duration | None,
+        restore: int | str | Path | None,
+        restart: RestartStrategy | None,
+        allow_dropped_state: bool,
+        settings: Settings | None,
+        clock: Clock | None,
+    ) -> Run:
+        """A run that is known to whoever asked for it before anything happens, so that it can be stopped."""
         settings = settings or Settings.load()
         if every is not None:
             settings = settings.override(checkpoint_interval=every)
@@ -131,9 +158,7 @@ class Job:
             )
 
         strategy = restart or (NEVER if checkpoint is None else Exponential())
-        run = Run(Execution(make, clock, self._roots[0].sink.name, strategy))
-        run._execution.start()
-        return run
+        return Run(Execution(make, clock, self._roots[0].sink.name, strategy))
 
     def runtime(
         self,

@@ -67,7 +67,14 @@ class Execution:
             raise
         self._move("running")
         logger.info("job started")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # an interrupt while the thread begins: nobody else could stop it
+            self.stop()
+            if not self._over.wait(2) and self._thread.ident is None:  # it never began
+                self._runtime.close()
+                self._over.set()
+            raise
 
     def _run(self) -> None:
         attempts = self._restart.begin()
