@@ -158,6 +158,11 @@ class OperatorSpec(ABC):
     inputs: ClassVar[int] = 1
     stateful: ClassVar[bool] = True
     """Whether it opens tables; an operator without any is given no store."""
+    by_time: ClassVar[bool] = False
+    """Whether what it gives depends on when event time passes: `lazy` may then assume that no row is late,
+    which is made sure of while the query runs."""
+    keeps_order: ClassVar[bool] = False
+    """Whether the rows of `lazy` come in the order of those of its only streaming input."""
     where: str | None = None
 
     @abstractmethod
@@ -172,6 +177,11 @@ class OperatorSpec(ABC):
     def keys(self) -> tuple[str, ...] | None:
         """The columns rows must be partitioned by, or None when any spread will do."""
         return None
+
+    @property
+    def by_order(self) -> bool:
+        """Whether what it gives depends on the order of rows: `lazy` counts only where the query keeps it."""
+        return False
 
     @property
     def accepts_updates(self) -> bool:
@@ -212,10 +222,11 @@ class OperatorSpec(ABC):
         """The columns of each input it must have to give the columns `needed`; the rest may be pruned."""
         return [frozenset(schema.columns) for schema in inputs]
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         """The final table over bounded inputs as one Polars query, or None when there is no equal one.
 
         Inputs and result are tables as they are at the end, so an updating stream has no `CHANGE` here.
+        `schemas` are those of the inputs.
         """
         return None
 

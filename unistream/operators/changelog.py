@@ -41,7 +41,7 @@ class Retractions(OperatorSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _Retractions(inputs[0])
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         return inputs[0]  # nothing is taken back in a table that is final
 
     def describe(self) -> Mapping[str, str]:

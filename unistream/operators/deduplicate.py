@@ -31,6 +31,7 @@ class Unique(OperatorSpec):
     """
 
     name: ClassVar[str] = "unique"
+    keeps_order: ClassVar[bool] = True
     subset: tuple[str, ...]
     keep: Literal["first", "last"] = "first"
     within: int | None = None
@@ -64,7 +65,7 @@ class Unique(OperatorSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _KeepLast(self, inputs[0]) if self.keep == "last" else _KeepFirst(self, inputs[0])
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         if self.within is not None or self.keep == "last":
             return None
         return inputs[0].unique(subset=list(self.subset), keep="first", maintain_order=True)

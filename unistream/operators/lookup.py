@@ -38,6 +38,7 @@ class Lookup(OperatorSpec):
     """
 
     name: ClassVar[str] = "lookup"
+    keeps_order: ClassVar[bool] = True
     stateful: ClassVar[bool] = False
     by: tuple[str, ...]
     table_by: tuple[str, ...]
@@ -80,7 +81,7 @@ class Lookup(OperatorSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return LookupOperator(self, inputs[0])
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         if not isinstance(self.table, WholeTable) or self.table.query is None:
             return None
         keys = [pl.col(theirs).alias(f"__key_{at}") for at, theirs in enumerate(self.table_by)]

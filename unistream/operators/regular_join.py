@@ -68,7 +68,7 @@ class RegularJoin(JoinSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _RegularJoin(self, inputs)
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         if self.ttl is not None or (self.predicate is not None and self.how != "inner"):
             return None
         left, right = inputs

@@ -72,7 +72,7 @@ class RunningAggregate(OperatorSpec):
             return BufferedAggregate(self.by, self.exprs, schema)
         return _Folded(self, schema, found)
 
-    def lazy(self, inputs: Sequence[pl.LazyFrame]) -> pl.LazyFrame | None:
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         found = decompose(self.exprs, inputs[0].collect_schema(), self.by)
         if isinstance(found, Holistic) or any(column.how not in _ORDERLESS for column in found.columns):
             return None  # the order of rows matters, which one big query does not keep

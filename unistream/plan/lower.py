@@ -84,8 +84,24 @@ def _as_query(node: Node) -> pl.LazyFrame | None:
         case Apply(spec=EventTimeSpec() as spec, over=(below,)):
             return lazies[0] if _every_row_has_time(below, spec) else None
         case Apply():
-            return node.spec.lazy(lazies)
+            if node.spec.by_order and not _in_order(node.over[0]):
+                return None
+            return node.spec.lazy(lazies, [child.schema for child in node.inputs])
     return None
+
+
+def _in_order(node: Node) -> bool:
+    """Whether rows come out of the query in the order in which the source has them."""
+    match node:
+        case Scan():
+            return True
+        case Stateless():
+            return _in_order(node.input)
+        case Apply(spec=EventTimeSpec()):
+            return _in_order(node.over[0])
+        case Apply():
+            return node.spec.keeps_order and _in_order(node.over[0])
+    return False
 
 
 def _every_row_has_time(below: Node, time: EventTimeSpec) -> bool:
