@@ -18,6 +18,7 @@ import polars as pl
 
 from unistream.clock import Clock, SystemClock
 from unistream.expressions.schema import Changes, StreamSchema
+from unistream.one_query import Terms
 
 Position = Any
 """Where reading of one split goes on: a JSON value (numbers, text, lists, dicts), opaque to the engine."""
@@ -152,8 +153,16 @@ class Source(ABC):
         """Which parts of a `Request` its readers honour: a subset of {"columns", "predicate"}."""
         return frozenset()
 
-    def lazy(self) -> pl.LazyFrame | None:
-        """The same rows as one Polars query, when that is equal to reading it to the end; else None."""
+    def lazy(self, terms: Terms) -> pl.LazyFrame | None:
+        """The columns asked for of all rows as one Polars query, when that is equal to reading it; else None.
+
+        What can only be found out from the rows becomes one of the conditions. Called while a plan is built:
+        nothing is read.
+        """
+        return None
+
+    def size(self) -> int | None:
+        """About how many bytes of memory its rows take, where that is known without reading them."""
         return None
 
     def extremes(self, column: str) -> tuple[Any, Any] | None:

@@ -66,7 +66,7 @@ class CsvFormat(Format):
             raise InvalidSettings(
                 "separator and quote_char must differ", hint="quote_char=None reads without quotes"
             )
-        _ = self._wire
+        _ = self.wire
 
     def __hash__(self) -> int:
         options = (self.separator, self.quote_char, self.has_header, self.null_values, self.file_columns)
@@ -80,26 +80,28 @@ class CsvFormat(Format):
         return self.schema
 
     @cached_property
-    def _in_line(self) -> tuple[str, ...]:
+    def in_line(self) -> tuple[str, ...]:
+        """The columns that stand in each line."""
         return self.file_columns or tuple(self.schema)
 
     @cached_property
-    def _wire(self) -> pl.Schema:
-        wire = {name: pl.String() for name in self._in_line}
+    def wire(self) -> pl.Schema:
+        """What the parser is asked for, in the order of the line."""
+        wire = {name: pl.String() for name in self.in_line}
         return pl.Schema(wire | {name: wire_type(dtype, name) for name, dtype in self.schema.items()})
 
     @cached_property
     def _reads_all(self) -> bool:
-        return self._in_line == tuple(self.schema)
+        return self.in_line == tuple(self.schema)
 
     @cached_property
     def _rules(self) -> CsvRules:
-        return CsvRules(self.separator, self.quote_char, len(self._in_line))
+        return CsvRules(self.separator, self.quote_char, len(self.in_line))
 
     def project(self, names: Sequence[str]) -> CsvFormat:
         keep = [name for name in self.schema if name in set(names)] or list(self.schema)[:1]
         return replace(
-            self, schema=pl.Schema({name: self.schema[name] for name in keep}), file_columns=self._in_line
+            self, schema=pl.Schema({name: self.schema[name] for name in keep}), file_columns=self.in_line
         )
 
     def header_fields(self, line: bytes) -> list[str]:
@@ -164,17 +166,24 @@ class CsvFormat(Format):
         unquoted = unquoted or self._rules.unquoted(data)
         if not unquoted and not self._rules.well_quoted(data):
             raise _Refused
-        wire = self._parse(data, self._wire)
-        ends_filled = not wire[self._in_line[-1]].null_count()
+        wire = self._parse(data, self.wire)
+        ends_filled = not wire[self.in_line[-1]].null_count()
         if not self._rules.whole(data, unquoted, wire.height, ends_filled, self._reads_all):
             raise _Refused
+        frame = self.typed(wire)
+        if frame is None:
+            raise _Refused
+        return Decoded(frame, None, wire.height)
+
+    def typed(self, wire: pl.DataFrame) -> pl.DataFrame | None:
+        """What the parser read as columns of their types; None when a value does not fit."""
         frame = converted(wire, self.schema)
         for name, dtype in self.schema.items():
-            if self._wire[name] != dtype and frame[name].null_count() != wire[name].null_count():
-                raise _Refused
+            if self.wire[name] != dtype and frame[name].null_count() != wire[name].null_count():
+                return None
             if dtype.is_float() and (frame[name].max() == math.inf or frame[name].min() == -math.inf):
-                raise _Refused
-        return Decoded(frame, None, wire.height)
+                return None
+        return frame
 
     def _parse(self, data: bytes, wire: pl.Schema) -> pl.DataFrame:
         try:
@@ -189,7 +198,7 @@ class CsvFormat(Format):
             if self._reads_all:  # without the optimizer, which has nothing to do: 0.1 ms
                 return query.collect(engine="streaming", optimizations=pl.QueryOptFlags.none())
             # The last column too: it tells whether fields are missing.
-            needed = dict.fromkeys([*self.schema, self._in_line[-1]])
+            needed = dict.fromkeys([*self.schema, self.in_line[-1]])
             return query.select(list(needed)).collect(engine="streaming")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _Refused from error
@@ -214,9 +223,9 @@ class CsvFormat(Format):
 
     def _texts(self, records: list[tuple[int, bytes]]) -> pl.DataFrame:
         """The records' fields; an empty one goes first, where the parser would drop a byte order mark."""
-        empty = self.separator.encode() * (len(self._in_line) - 1) + b"\n"
+        empty = self.separator.encode() * (len(self.in_line) - 1) + b"\n"
         data = b"".join([empty, *[raw for _, raw in records]])
-        return self._parse(data, pl.Schema(dict.fromkeys(self._wire, pl.String()))).slice(1)
+        return self._parse(data, pl.Schema(dict.fromkeys(self.wire, pl.String()))).slice(1)
 
 
 def csv_bytes(frame: pl.DataFrame, separator: str, quote_char: str | None, *, header: bool = False) -> bytes:

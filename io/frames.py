@@ -13,6 +13,7 @@ from unistream.expressions.schema import CHANGE
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Request, Source, Wait
 from unistream.io.rows import ACCEPTED, column, conform, rows_to_frame
 from unistream.location import user_location
+from unistream.one_query import Terms
 
 SchemaLike = Mapping[str, Any]
 """Column names and types: a `pl.Schema`, or a dict with Polars or Python types as values."""
@@ -134,8 +135,11 @@ class FrameSource(Source):
     def open(self, positions: Mapping[str, Position], request: Request) -> Reader:
         return _FrameReader(self, int(positions.get(_SPLIT, 0)), request)
 
-    def lazy(self) -> pl.LazyFrame:
-        return self.frame.lazy()
+    def lazy(self, terms: Terms) -> pl.LazyFrame:
+        return watched(self.frame, terms)
+
+    def size(self) -> int:
+        return int(self.frame.estimated_size())
 
     def extremes(self, column: str) -> tuple[Any, Any] | None:
         values = self.frame.get_column(column)
@@ -149,6 +153,14 @@ class FrameSource(Source):
 
     def identity(self) -> Hashable:
         return ("frame", id(self.frame), self.chunk_rows)
+
+
+def watched(frame: pl.DataFrame, terms: Terms) -> pl.LazyFrame:
+    """A frame as the beginning of a query; a watch sees all of it before the query runs."""
+    if terms.watch is not None:
+        watch = terms.watch()
+        terms.conditions.before(lambda: watch.see(0, frame))
+    return frame.lazy() if terms.columns is None else frame.lazy().select(terms.columns)
 
 
 class _FrameReader(Reader):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from polars.io.plugins import register_io_source
 
 from unistream.durations import Duration, seconds
 from unistream.errors import InvalidQuery, InvalidSettings
-from unistream.io.base import Chunk, Position, Reader, Request, Source
+from unistream.io.base import Position, Reader, Request, Source
 from unistream.io.compressed_bytes import COMPRESSED, open_bytes
 from unistream.io.format_base import checked_policy
 from unistream.io.format_inference import infer_csv, infer_ndjson
@@ -20,16 +20,17 @@ from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
 from unistream.io.frames import as_schema
 from unistream.io.hive import WithFolderColumns, folder_columns
 from unistream.io.line_cutter import LineCutter
+from unistream.io.line_query import OwnReading, PlainCsv
 from unistream.io.line_reader import LineReader
 from unistream.io.line_split import LineOptions
 from unistream.io.listing import Listing, Paths
 from unistream.io.tail import TailReader
 from unistream.location import user_location
+from unistream.one_query import Terms
 
 MAX_LINE_BYTES = 1 << 20
 INFERENCE_BYTES = 4 << 20
 INFERENCE_ROWS = 1000
-ROWS_AT_ONCE = 100_000
 PARQUET = b"PAR1"
 """How a Parquet file begins."""
 
@@ -109,30 +110,28 @@ class LineFileSource(Source):
         reader = LineReader(self.listing, options, positions, watch)
         return WithFolderColumns(reader, folders, wanted) if folders else reader
 
-    def lazy(self) -> pl.LazyFrame | None:
-        """The rows as our own reader gives them: that of Polars takes rows that this one refuses.
+    def lazy(self, terms: Terms) -> pl.LazyFrame | None:
+        """The rows as our own reader gives them, or, to begin with, plain CSV as that of Polars does.
 
-        Such are rows with missing fields and halves of surrogate pairs.
+        Polars' reader takes rows that ours refuses: such are found out beside it.
         """
-        if not self.bounded or self.on_error != "fail":
+        if not self.bounded:
             return None
-        self.listing.find()  # what is missing is told now, not from within the query
-        return register_io_source(self._frames, schema=self.schema())
+        entries = self.listing.find()  # what is missing is told now, not from within the query
+        columns = tuple(self.schema()) if terms.columns is None else terms.columns
+        if not terms.own_reader and isinstance(self.format, CsvFormat) and not self._folder_columns:
+            plan = PlainCsv(self.format, [entry.path for entry in entries], self.max_line_bytes)
+            if plan.possible:
+                return plan.query(columns, terms)
+        if self.on_error != "fail":
+            return None
+        query = register_io_source(OwnReading(self, terms), schema=self.schema())
+        return query.select(columns)
 
-    def _frames(
-        self, columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, at_once: int | None
-    ) -> Iterator[pl.DataFrame]:
-        """What a Polars query asks of a source."""
-        reader = self.open({}, Request(columns=None if columns is None else tuple(columns)))
-        at_once = at_once or ROWS_AT_ONCE
-        try:
-            while (rows is None or rows > 0) and isinstance(chunk := reader.poll(at_once), Chunk):
-                frame = chunk.frame if rows is None else chunk.frame.head(rows)
-                rows = None if rows is None else rows - frame.height
-                if frame.height:
-                    yield frame if predicate is None else frame.filter(predicate)
-        finally:
-            reader.close()
+    def size(self) -> int | None:
+        entries = self.listing.find()
+        packed = any(entry.path.endswith(COMPRESSED) for entry in entries)
+        return None if packed else sum(entry.size for entry in entries)
 
     def describe(self) -> dict[str, str]:
         mode = "follow" if self.tail else "watch" if self.watch else "read once"

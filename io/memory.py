@@ -89,7 +89,12 @@ class MemorySink(Sink):
 
     def lazy(self, query: pl.LazyFrame, context: WriterContext) -> LazyWrite:
         self.collected.begin(context.schema.physical)
-        return _MemoryQuery(self.collected, query)
+        return _MemoryQuery(query)
+
+    def commit(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:  # of a query; used at once and never stored, so that it holds the frames
+            for frame in token["frames"]:
+                self.collected.add(frame)
 
     def take(self) -> list[pl.DataFrame]:
         """The frames that came since it was asked last; they are not kept any longer."""
@@ -113,21 +118,21 @@ class _MemoryWriter(Writer):
 
 
 class _MemoryQuery(LazyWrite):
-    """Collects the query; in batches, so that it can be cancelled and counted."""
+    """Collects the query, in batches, so that it can be cancelled and counted; rows show at the commit."""
 
-    def __init__(self, collected: Collected, query: pl.LazyFrame) -> None:
-        self._collected = collected
+    def __init__(self, query: pl.LazyFrame) -> None:
         self._query = query
         self._rows = 0
         self._cancelled = False
 
     def run(self) -> Token | None:
+        frames = []
         for frame in self._query.collect_batches(maintain_order=True, lazy=True, engine="streaming"):
             if self._cancelled:
                 raise Cancelled
-            self._collected.add(frame)
+            frames.append(frame)
             self._rows += frame.height
-        return None
+        return {"frames": frames}
 
     def cancel(self) -> None:
         self._cancelled = True

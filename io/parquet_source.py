@@ -16,10 +16,14 @@ from unistream.io.hive import folder_columns
 from unistream.io.listing import HIVE_NULL, FileEntry, Listing, Paths
 from unistream.io.parquet_footer import check_same_columns, has_footer, read_extremes, read_schema
 from unistream.location import user_location
+from unistream.one_query import RowWatch, Terms
 
 OnError = Literal["fail", "skip", "collect"]
 
 SUFFIXES = (".parquet", ".pq", ".parq")
+
+UNPACKED = 4
+"""How many times as large as their files rows are taken to be in memory."""
 
 CHECKED_AHEAD = 256
 """Files whose columns are compared before a whole query begins; of more, Polars finds the odd one."""
@@ -77,8 +81,8 @@ class ParquetSource(Source):
 
         return ParquetReader(self, positions, request)
 
-    def lazy(self) -> pl.LazyFrame | None:
-        """All files as one scan, when that gives the same rows and errors."""
+    def lazy(self, terms: Terms) -> pl.LazyFrame | None:
+        """All files as one scan, when that gives the same rows and errors; a watch reads its column first."""
         if self.watch or self.on_error != "fail":
             return None
         if self.folder_columns and "=" in self.listing.root:
@@ -88,12 +92,19 @@ class ParquetSource(Source):
             return None
         for entry in entries[:CHECKED_AHEAD]:
             check_same_columns(entry.path, read_schema(entry.path), self.first_file.path, self.file_columns)
-        return pl.scan_parquet(
+        query = pl.scan_parquet(
             [entry.path for entry in entries],
             glob=False,
             hive_partitioning=bool(self.folder_columns),
             hive_schema=self.folder_columns or None,
-        ).select(self.schema().names())
+        )
+        if terms.watch is not None:
+            watch = terms.watch()
+            terms.conditions.before(lambda: _show(query, watch))
+        return query.select(self.schema().names() if terms.columns is None else terms.columns)
+
+    def size(self) -> int:
+        return UNPACKED * sum(entry.size for entry in self.listing.find())
 
     def extremes(self, column: str) -> tuple[Any, Any] | None:
         """From the statistics in the footers, if they are not too many."""
@@ -143,6 +154,16 @@ class ParquetSource(Source):
     def folder_columns(self) -> pl.Schema:
         """Columns that stand in the names of folders."""
         return folder_columns(self.listing, self.listing.find(required=not self.watch))
+
+
+def _show(query: pl.LazyFrame, watch: RowWatch) -> None:
+    """One column of all files, in order: a small part of what the query itself reads."""
+    first = 0
+    column = query.select(watch.column)
+    for rows in column.collect_batches(maintain_order=True, lazy=True, engine="streaming"):
+        watch.see(first, rows)
+        first += rows.height
+    watch.finish()
 
 
 def _polars_reads(entry: FileEntry) -> bool:

@@ -20,6 +20,7 @@ FOUNDATIONS = {
     "location",
     "faults",
     "causes",
+    "one_query",
 }
 
 MAY_IMPORT = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NewType
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from unistream.expressions.schema import StreamSchema
     from unistream.io.base import Request, Sink, Source
+    from unistream.one_query import Conditions, Unmet
     from unistream.operators.base import OperatorSpec
 
 VertexId = NewType("VertexId", str)
@@ -56,11 +57,14 @@ class Input:
 class WholeQuery:
     """A bounded plan from scan to sink as one Polars query.
 
-    `only_filters` says that a row that comes in and does not come out was filtered.
+    `instead` runs when the `conditions` turn out not to hold. `only_filters` says that a row that comes in
+    and does not come out was filtered.
     """
 
     query: pl.LazyFrame
     sink: Sink
+    conditions: Conditions
+    instead: Callable[[Unmet], JobGraph]
     sources: tuple[Source, ...] = ()
     only_filters: bool = False
 

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Request
 from unistream.io.frames import FrameSource, as_frame, as_schema
+from unistream.one_query import Terms
 
 EXPECTED = pl.DataFrame({"item": ["a", "b"], "n": [1, 2]})
 
@@ -137,7 +138,7 @@ def test_a_source_is_bounded_lazy_and_known_by_its_frame() -> None:
     source = FrameSource(EXPECTED)
     assert source.bounded
     assert source.schema() == EXPECTED.schema
-    assert_frame_equal(source.lazy().collect(), EXPECTED)
+    assert_frame_equal(source.lazy(Terms()).collect(), EXPECTED)
     assert source.identity() == FrameSource(EXPECTED).identity()
     assert source.identity() != FrameSource(EXPECTED.clone()).identity()
     assert source.describe() == {"rows": "2", "columns": "2"}

@@ -22,6 +22,7 @@ from unistream.elements import MAX_TIME
 from unistream.errors import ConnectorError, DataError, InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Reader, Request, Wait
 from unistream.io.parquet_source import ParquetSource
+from unistream.one_query import Terms
 
 
 class HandClock(Clock):
@@ -130,11 +131,11 @@ def test_reading_goes_on_where_it_stopped(
 
 
 def test_the_whole_query_gives_the_same_rows(folder: Path) -> None:
-    query = ParquetSource(folder).lazy()
+    query = ParquetSource(folder).lazy(Terms())
     assert query is not None
     assert_frame_equal(query.collect(), read(ParquetSource(folder)))
-    assert ParquetSource(folder, watch=True).lazy() is None
-    assert ParquetSource(folder, on_error="skip").lazy() is None
+    assert ParquetSource(folder, watch=True).lazy(Terms()) is None
+    assert ParquetSource(folder, on_error="skip").lazy(Terms()) is None
 
 
 class TestHive:
@@ -160,7 +161,7 @@ class TestHive:
         source = ParquetSource(base)
         assert source.schema() == self.expected().schema
         assert_frame_equal(read(source), self.expected())
-        query = source.lazy()
+        query = source.lazy(Terms())
         assert query is not None
         assert_frame_equal(query.collect(), self.expected())
 
@@ -194,7 +195,7 @@ class TestOtherColumns:
     )
     def test_both_files_are_named(self, folder: Path, frame: pl.DataFrame, said: str) -> None:
         frame.write_parquet(folder / "b.parquet")
-        for run in (lambda: read(ParquetSource(folder)), lambda: ParquetSource(folder).lazy()):
+        for run in (lambda: read(ParquetSource(folder)), lambda: ParquetSource(folder).lazy(Terms())):
             with pytest.raises(DataError) as caught:
                 run()
             message = caught.value.message
@@ -203,7 +204,7 @@ class TestOtherColumns:
     def test_another_order_of_columns_is_no_difference(self, folder: Path) -> None:
         rows(1000, 1000).select("name", "id", "ts").write_parquet(folder / "b.parquet")
         assert_frame_equal(read(ParquetSource(folder)), rows(0, 3000))
-        query = ParquetSource(folder).lazy()
+        query = ParquetSource(folder).lazy(Terms())
         assert query is not None
         assert_frame_equal(query.collect(), rows(0, 3000))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -14,8 +14,10 @@ from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.graph import REJECTED
 from unistream.io.base import REJECTED_SCHEMA
+from unistream.one_query import Conditions
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.time_axis import TimeAxis, greatest, least
+from unistream.operators.time_order import TimeOrder
 
 FURTHEST = 2**62
 """Event times beyond this many microseconds from the epoch (146,000 years) are mistakes, not times."""
@@ -54,6 +56,20 @@ class EventTimeSpec(OperatorSpec):
         axis = TimeAxis.of(self.schema(inputs))
         values = pl.DataFrame({self.column: extremes}, schema={self.column: inputs[0].columns[self.column]})
         return _within(axis.ticks(values), axis.tick(-FURTHEST), axis.tick(FURTHEST))
+
+    def order(
+        self, inputs: Sequence[StreamSchema], column: str, in_time: bool, conditions: Conditions
+    ) -> Callable[[], TimeOrder] | None:
+        """What watches the rows of one query: that none is rejected and, with `in_time`, that none is late.
+
+        `column` is the name of the time in the source. None when only the clock can tell.
+        """
+        if self.max_ahead is not None:
+            return None
+        axis = replace(TimeAxis.of(self.schema(inputs)), column=column)
+        bounds = axis.tick(-FURTHEST), axis.tick(FURTHEST)
+        delay = axis.tick(self.delay) if in_time else None
+        return lambda: TimeOrder(axis, bounds, delay, conditions)
 
     @property
     def accepts_updates(self) -> bool:

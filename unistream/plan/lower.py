@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -12,10 +12,11 @@ from unistream.config import Settings
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
+from unistream.one_query import Conditions, Unmet
 from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
 from unistream.operators.union import UnionSpec
-from unistream.operators.watermarks import EventTimeSpec
+from unistream.plan.as_query import AsQuery
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
 from unistream.plan.promises import promise
 from unistream.plan.tree import Roots, readers, walk
@@ -30,10 +31,24 @@ def lower(roots: Roots, settings: Settings) -> JobGraph:
     if settings.whole_query and len(roots) == 1 and _nodes_as_query(roots) <= QUERY_NODES:
         root = roots[0]
         if isinstance(root, Write) and root.sink.writes_queries:
-            query = _as_query(root.input)
-            if query is not None:
-                return JobGraph((_query_vertex(root, query),))
+            graph = _one_query(root, settings)
+            if graph is not None:
+                return graph
     return _Lowering(roots).graph()
+
+
+def _one_query(root: Write, settings: Settings, own_reader: bool = False) -> JobGraph | None:
+    """The plan as one query, with what runs instead when its rows turn out not to be for one."""
+    conditions = Conditions()
+    query = AsQuery(settings, conditions, own_reader).of(root.input)
+    if query is None:
+        return None
+
+    def instead(unmet: Unmet) -> JobGraph:
+        again = _one_query(root, settings, own_reader=True) if unmet.other_reader else None
+        return again or _Lowering((root,)).graph()
+
+    return JobGraph((_query_vertex(root, query, conditions, instead),))
 
 
 def _nodes_as_query(roots: Roots) -> int:
@@ -44,20 +59,27 @@ def _nodes_as_query(roots: Roots) -> int:
     return sum(nodes[id(root)] for root in roots)
 
 
-def _query_vertex(root: Write, query: pl.LazyFrame) -> Vertex:
+def _query_vertex(
+    root: Write, query: pl.LazyFrame, conditions: Conditions, instead: Callable[[Unmet], JobGraph]
+) -> Vertex:
     if root.schema.changes is not Changes.APPEND:
         query = query.with_columns(pl.lit(Change.INSERT.value, pl.Int8).alias(CHANGE))
+    details = {"runs as": "one Polars streaming query"}
+    if conditions:
+        details["or else"] = "ticks, from the beginning, when it meets rows that one query is not for"
     return Vertex(
         id=VertexId(f"{root.sink.name}-1"),
         kind=Kind.QUERY,
         payload=WholeQuery(
             query,
             root.sink,
+            conditions,
+            instead,
             sources=tuple(node.source for node in walk([root]) if isinstance(node, Scan)),
             only_filters=all(_keeps_or_filters(node) for node in walk([root])),
         ),
         schema=root.schema,
-        details={"runs as": "one Polars streaming query", **root.sink.describe()},
+        details={**details, **root.sink.describe()},
         where=root.where,
     )
 
@@ -66,59 +88,6 @@ def _keeps_or_filters(node: Node) -> bool:
     if isinstance(node, Stateless):
         return isinstance(node.step, (SelectStep, WithColumnsStep, FilterStep))
     return isinstance(node, (Scan, Union, Write))
-
-
-def _as_query(node: Node) -> pl.LazyFrame | None:
-    """The bounded part below as one Polars query with the same rows, or None."""
-    queries = [_as_query(child) for child in node.inputs]
-    lazies = [query for query in queries if query is not None]
-    if len(lazies) < len(queries) or isinstance(node, SideOutput) or not node.schema.bounded:
-        return None
-    match node:
-        case Scan():
-            return _scan_query(node)
-        case Stateless():
-            return node.step.lazy(lazies[0])
-        case Union():
-            return pl.concat(lazies, how="vertical")
-        case Apply(spec=EventTimeSpec() as spec, over=(below,)):
-            return lazies[0] if _every_row_has_time(below, spec) else None
-        case Apply():
-            if node.spec.by_order and not _in_order(node.over[0]):
-                return None
-            return node.spec.lazy(lazies, [child.schema for child in node.inputs])
-    return None
-
-
-def _in_order(node: Node) -> bool:
-    """Whether rows come out of the query in the order in which the source has them."""
-    match node:
-        case Scan():
-            return True
-        case Stateless():
-            return _in_order(node.input)
-        case Apply(spec=EventTimeSpec()):
-            return _in_order(node.over[0])
-        case Apply():
-            return node.spec.keeps_order and _in_order(node.over[0])
-    return False
-
-
-def _every_row_has_time(below: Node, time: EventTimeSpec) -> bool:
-    """Whether event time rejects none of these rows; a query could not tell of them."""
-    while isinstance(below, Stateless) and isinstance(below.step, FilterStep):
-        below = below.input
-    extremes = below.source.extremes(time.column) if isinstance(below, Scan) else None
-    return extremes is not None and time.takes_all([below.schema], extremes)
-
-
-def _scan_query(node: Scan) -> pl.LazyFrame | None:
-    query = node.source.lazy()
-    if query is None:
-        return None
-    if node.request.predicate is not None:
-        query = query.filter(node.request.predicate)
-    return query if node.request.columns is None else query.select(node.request.columns)
 
 
 class _Lowering:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
 from unistream.metrics import Metrics
+from unistream.one_query import Unmet
 from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.alignment import Alignment
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
@@ -31,6 +33,8 @@ from unistream.state.backend import StateStore
 
 if TYPE_CHECKING:
     from unistream.runtime.checkpoint import Checkpoints
+
+logger = logging.getLogger(__name__)
 
 IDLE_WAIT = 0.1
 """Longest wait for input, in seconds, so that ages and stops are noticed."""
@@ -95,10 +99,21 @@ class LocalRuntime:
                 background=around.threads,
                 restore=around.restore,
             )
+        self._check_targets()
+        self._open_graph()
+
+    def _check_targets(self) -> None:
+        kept = self._checkpoints
+        for vertex in self._graph:
+            if vertex.kind in (Kind.SINK, Kind.QUERY):
+                _sink_of(vertex).prepare_target(kept is not None and kept.restored)
+
+    def _open_graph(self) -> None:
+        around = self._with
         self._open_sinks()
         for vertex in self._graph:
-            if vertex.kind is Kind.QUERY:
-                self._query = _lazy_write(vertex, self._contexts[vertex.id])
+            if isinstance(vertex.payload, WholeQuery):
+                self._query = vertex.payload.sink.lazy(vertex.payload.query, self._contexts[vertex.id])
                 self._meter.follow_query(self._query)
         self._make_tasks()
         tasks = list(self.tasks.values())
@@ -110,7 +125,7 @@ class LocalRuntime:
             self._checkpoints.follow(tasks)
 
     def _open_sinks(self) -> None:
-        """Targets are checked, or brought to where the restored checkpoint left them."""
+        """Places for what is written, brought to where the restored checkpoint left them."""
         kept = self._checkpoints
         job_id = self._with.random.token() if kept is None else kept.job_id
         for vertex in self._graph:
@@ -124,7 +139,6 @@ class LocalRuntime:
                 stopping=self._stopping,
             )
             self._contexts[vertex.id] = context
-            _sink_of(vertex).prepare_target(kept is not None and kept.restored)
             if kept is not None:
                 _sink_of(vertex).recover(kept.tokens(vertex.id), context)
 
@@ -228,8 +242,12 @@ class LocalRuntime:
 
     def run(self) -> bool:
         """Tick until the end or until `stop`; true when the job came to its end."""
-        if self._query is not None:
-            return self._run_query(self._query)
+        while self._query is not None:
+            try:
+                return self._run_query(self._query)
+            except Unmet as unmet:
+                logger.info("not as one query, because %s", unmet)
+                self._begin_anew(unmet)
         while not self._stopping.is_set() and self.step():
             pass
         return self.conclude()
@@ -321,20 +339,43 @@ class LocalRuntime:
 
     def _run_query(self, query: LazyWrite) -> bool:
         vertex = self._graph.of_kind(Kind.QUERY)[0]
-        self._questions.close()  # there are no ticks, and no state
+        payload = vertex.payload
+        assert isinstance(payload, WholeQuery)
+        conditions = payload.conditions
+        if not conditions:
+            self._questions.close()  # there are no ticks, and no state
         try:
+            conditions.begin()
             token = query.run()
+            conditions.end()
         except Cancelled:
             return False
-        except JobFailed:
+        except Unmet:
             raise
         except Exception as error:
+            cause = conditions.failed(error)
+            if isinstance(cause, (Unmet, JobFailed)):
+                raise cause from error
             raise failure(vertex, error) from error
+        finally:
+            conditions.over = True
+        self._questions.close()
         if token is not None:
-            _sink_of(vertex).commit([token])
-        if isinstance(vertex.payload, WholeQuery):
-            self._meter.query_ended(vertex.payload, query.progress())
+            payload.sink.commit([token])
+        self._meter.query_ended(payload, query.progress())
         return True
+
+    def _begin_anew(self, unmet: Unmet) -> None:
+        """The rows are not for this query: nothing of it is kept, and what stands in for it is opened."""
+        vertex = self._graph.of_kind(Kind.QUERY)[0]
+        assert isinstance(vertex.payload, WholeQuery)
+        vertex.payload.sink.abort(self._contexts.pop(vertex.id))
+        self._query = None
+        self._graph = vertex.payload.instead(unmet)
+        self._bounded = self._graph.bounded
+        self._open_graph()
+        if self._query is not None and self._stopping.is_set():  # a stop that comes later finds the new one
+            self._query.cancel()
 
     # Looking
 
@@ -379,10 +420,3 @@ def _sink_of(vertex: Vertex) -> Sink:
     if not isinstance(payload, Sink):
         raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
     return payload
-
-
-def _lazy_write(vertex: Vertex, context: WriterContext) -> LazyWrite:
-    payload = vertex.payload
-    if not isinstance(payload, WholeQuery):
-        raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
-    return payload.sink.lazy(payload.query, context)

@@ -36,8 +36,10 @@ class Meter:
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
 
     def follow(self, tasks: Iterable[Task]) -> None:
-        """These tasks are counted."""
+        """These tasks are counted; without any it is the query."""
         self._tasks = list(tasks)
+        if self._tasks:
+            self._query = None
 
     def follow_query(self, write: LazyWrite) -> None:
         """The job is one query; until its end all there is to see is what it has written."""

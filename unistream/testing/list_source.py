@@ -23,7 +23,8 @@ from unistream.io.base import (
     Source,
     Wait,
 )
-from unistream.io.frames import SchemaLike, as_frame, as_schema
+from unistream.io.frames import SchemaLike, as_frame, as_schema, watched
+from unistream.one_query import Terms
 
 _ASK_AGAIN = 0.05
 """Seconds after which an unbounded list that has run out is asked again."""
@@ -122,10 +123,13 @@ class ListSource(Source):
         }
         return _ListReader(splits, self.order or tuple(splits), request, self)
 
-    def lazy(self) -> pl.LazyFrame | None:
+    def lazy(self, terms: Terms) -> pl.LazyFrame | None:
         if not self.bounded or any(isinstance(item, (Crash, Reject, Rejected)) for item in self._items()):
             return None
-        return self.frame().lazy()
+        return watched(self.frame(), terms)
+
+    def size(self) -> int:
+        return int(self.frame().estimated_size())
 
     def frame(self) -> pl.DataFrame:
         """All rows, split after split."""
