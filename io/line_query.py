@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,11 +24,8 @@ ROWS_AT_ONCE = 100_000
 ROW = "__row"
 """The number of a row, by which a watch puts pieces in order."""
 
-LOOK_BYTES = 1 << 20
-"""Bytes that are looked at together: they stay in the processor's cache."""
-
-LEAST_LINE_LIMIT = 8 << 10
-"""Where lines may be no longer than this, looking for one that is takes too long."""
+LOOK_BYTES = 1 << 18
+"""Bytes that are looked at together: they stay in the processor's cache, and no line within is too long."""
 
 
 class OwnReading:
@@ -86,7 +82,7 @@ class PlainCsv:
         self._max_line_bytes = max_line_bytes
         self.possible = (
             bool(paths)
-            and max_line_bytes >= LEAST_LINE_LIMIT
+            and max_line_bytes >= LOOK_BYTES
             and ROW not in format.schema
             and not any(path.endswith(COMPRESSED) for path in paths)
         )
@@ -102,7 +98,7 @@ class PlainCsv:
             schema=self._format.wire,
             has_header=self._format.has_header,
             separator=self._format.separator,
-            quote_char=self._format.quote_char,
+            quote_char=None,  # there are none, and the parser is faster when it need not look for them
             null_values=list(self._format.null_values) or None,
             row_index_name=ROW if watch is not None else None,
         )
@@ -183,8 +179,9 @@ class _Look:
         self, format: CsvFormat, paths: Sequence[str], max_line_bytes: int, conditions: Conditions
     ) -> None:
         self._format = format
+        self._separator = ord(format.separator)
         self._paths = paths
-        self._step = max_line_bytes // 2
+        self._longest = max_line_bytes
         self._conditions = conditions
         self._separators = 0
         self._error: Exception | None = None
@@ -215,21 +212,17 @@ class _Look:
             self._error = error
 
     def _look_at(self, path: str) -> None:
-        with Path(path).open("rb") as file:
-            if not Path(path).stat().st_size:
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for start in range(0, len(data), LOOK_BYTES):
-                    if self._conditions.over or self._conditions.unmet:
-                        return
-                    self._look_at_piece(data[start : start + LOOK_BYTES])
-                for start in range(0, len(data) - self._step, self._step):
-                    if data.find(b"\n", start, start + self._step) < 0:
-                        self._conditions.fail("a line may be too long", other_reader=True)
-
-    def _look_at_piece(self, piece: bytes) -> None:
-        quote = self._format.quote
-        if quote is not None and quote in piece:
-            self._conditions.fail("there are quotes", other_reader=True)
-        signs = np.frombuffer(piece, np.uint8)
-        self._separators += int(np.count_nonzero(signs == ord(self._format.separator)))
+        quote, buffer = self._format.quote, bytearray(LOOK_BYTES)
+        signs = np.frombuffer(buffer, np.uint8)
+        line_began = place = 0
+        with Path(path).open("rb", buffering=0) as file:
+            while (found := file.readinto(buffer)) and not (self._conditions.over or self._conditions.unmet):
+                if quote is not None and buffer.find(quote, 0, found) >= 0:
+                    self._conditions.fail("there are quotes", other_reader=True)
+                line_ends = buffer.find(b"\n", 0, found)
+                if (place + line_ends if line_ends >= 0 else place + found) - line_began > self._longest:
+                    self._conditions.fail("a line is too long", other_reader=True)
+                if line_ends >= 0:
+                    line_began = place + buffer.rfind(b"\n", 0, found) + 1
+                self._separators += int(np.count_nonzero(signs[:found] == self._separator))
+                place += found

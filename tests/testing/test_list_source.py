@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import unistream as us
 from unistream.errors import ConnectorError, InvalidQuery
 from unistream.io.base import Chunk, Exhausted, Reader, Request, Wait
+from unistream.one_query import Terms
 from unistream.testing import Crash, Crashed, ListSource, Pause, Reject, VirtualClock
 
 SCHEMA = {"n": pl.Int64}
@@ -121,10 +122,10 @@ def test_an_unbounded_list_waits_at_its_end() -> None:
 def test_it_pickles_and_goes_as_one_query_where_it_is_only_rows() -> None:
     source = ListSource(SCHEMA, [(1,), Pause("1s"), (2,)])
     again = pickle.loads(pickle.dumps(source))
-    lazy = again.lazy()
+    lazy = again.lazy(Terms())
     assert lazy is not None
     assert lazy.collect().rows() == [(1,), (2,)]
-    assert ListSource(SCHEMA, [Reject("x")]).lazy() is None
+    assert ListSource(SCHEMA, [Reject("x")]).lazy(Terms()) is None
 
 
 def test_mistakes_are_refused() -> None:
