@@ -176,7 +176,8 @@ class Stream(Joins, Sinks):
         given = self.columns if subset is None else [subset] if isinstance(subset, str) else subset
         names = steps.column_names(self._node.schema, given, "unique", where)
         micros = None if within is None else microseconds(within, "within")
-        return self._apply(Unique(subset=names, keep=keep, within=micros, where=where))
+        whole = set(names) == set(self.columns)
+        return self._apply(Unique(subset=names, keep=keep, within=micros, whole=whole, where=where))
 
     def union(self, *others: Stream) -> Stream:
         """The rows of this stream and the others, which have the same columns.

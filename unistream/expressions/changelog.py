@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from unistream.expressions.schema import CHANGE, OPERATION, SPELLING, Change, Changes, StreamSchema
@@ -21,11 +23,21 @@ def fold_changes(frame: pl.DataFrame, schema: StreamSchema) -> pl.DataFrame:
     match schema.changes:
         case Changes.APPEND:
             return frame
+        case _ if _only_distinct(frame, schema.key):
+            return frame.drop(CHANGE)
         case Changes.UPSERT:
             last = frame.unique(subset=list(schema.key), keep="last", maintain_order=True)
             return last.filter(pl.col(CHANGE).is_in(COMING)).drop(CHANGE)
         case Changes.RETRACT:
             return _net(frame)
+
+
+def _only_distinct(frame: pl.DataFrame, key: Sequence[str]) -> bool:
+    """Whether rows only come, none in place of another: then they are the table, as a query gives it."""
+    if (frame[CHANGE] != Change.INSERT.value).any():
+        return False
+    distinct = frame.lazy().select(key).unique().select(pl.len())
+    return not key or distinct.collect(engine="streaming").item() == frame.height
 
 
 def _net(frame: pl.DataFrame) -> pl.DataFrame:

@@ -27,14 +27,15 @@ _SWEEPS_PER_SPAN = 8
 class Unique(OperatorSpec):
     """One row for each value of `subset`: the first that came, or the last so far.
 
-    With `within` (microseconds of event time) a key is forgotten that long after its first row.
+    With `within` (microseconds of event time) a key is forgotten that long after its first row. `whole` says
+    that `subset` is all columns, so that it does not matter which of the rows it is.
     """
 
     name: ClassVar[str] = "unique"
-    keeps_order: ClassVar[bool] = True
     subset: tuple[str, ...]
     keep: Literal["first", "last"] = "first"
     within: int | None = None
+    whole: bool = False
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         schema = inputs[0]
@@ -57,6 +58,15 @@ class Unique(OperatorSpec):
     def keys(self) -> tuple[str, ...]:
         return self.subset
 
+    @property
+    def by_order(self) -> bool:
+        return not self.whole
+
+    @property
+    def keeps_order(self) -> bool:  # type: ignore[override]
+        """The last row is not known where it stands: an updating table has no order."""
+        return self.keep == "first"
+
     def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
         time = inputs[0].event_time
         extra = {time.column} if time is not None and self.within is not None else set()
@@ -66,9 +76,9 @@ class Unique(OperatorSpec):
         return _KeepLast(self, inputs[0]) if self.keep == "last" else _KeepFirst(self, inputs[0])
 
     def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
-        if self.within is not None or self.keep == "last":
+        if self.within is not None:
             return None
-        return inputs[0].unique(subset=list(self.subset), keep="first", maintain_order=True)
+        return inputs[0].unique(list(self.subset), keep=self.keep, maintain_order=self.keeps_order)
 
     def describe(self) -> Mapping[str, str]:
         kept = "for ever" if self.within is None else f"for {spelled(self.within)} of event time"

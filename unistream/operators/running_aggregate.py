@@ -13,6 +13,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
+from unistream.expressions.arrival_order import is_settled, minds_order
 from unistream.expressions.changelog import COMING
 from unistream.expressions.expression_tree import cast_column
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
@@ -72,11 +73,19 @@ class RunningAggregate(OperatorSpec):
             return BufferedAggregate(self.by, self.exprs, schema)
         return _Folded(self, schema, found)
 
+    @property
+    def by_order(self) -> bool:
+        return any(minds_order(expr) for expr in self.exprs)
+
     def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
-        found = decompose(self.exprs, inputs[0].collect_schema(), self.by)
-        if isinstance(found, Holistic) or any(column.how not in _ORDERLESS for column in found.columns):
-            return None  # the order of rows matters, which one big query does not keep
-        return inputs[0].group_by(self.by).agg(self.exprs)
+        groups = inputs[0].group_by(self.by)
+        if all(is_settled(expr) for expr in self.exprs):
+            return groups.agg(self.exprs)
+        # Where Polars may choose, as among equals, what is kept of rows says which it is.
+        found = decompose(self.exprs, schemas[0].columns, self.by)
+        if isinstance(found, Holistic):
+            return groups.agg(self.exprs)
+        return groups.agg(found.partial).select(*self.by, *found.finish)
 
     def describe(self) -> Mapping[str, str]:
         exprs = ", ".join(" ".join(str(expr).split()) for expr in self.exprs)

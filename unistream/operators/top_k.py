@@ -17,11 +17,18 @@ from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows, standing
 
 _AT = "__at"
+_ROW = "__row"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TopK(OperatorSpec):
-    """The `n` rows of each key that come first by `order`, greatest first unless `reverse`."""
+    """The `n` rows of each key that come first by `order`, greatest first unless `reverse`.
+
+    Among equals those that came first are taken. That says which only where rows come in the order of a
+    source: how they come out of a join, a union or a table that updates depends on how its input was cut, so
+    there one of the equals is as right as another. This is why it is no step `by_order`: a query that keeps
+    the order of its source takes those that came first, another takes any.
+    """
 
     name: ClassVar[str] = "top_k"
     by: tuple[str, ...]
@@ -55,6 +62,20 @@ class TopK(OperatorSpec):
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _TopK(self, inputs[0])
 
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        columns = schemas[0].columns.names()
+        order = _ordering(self.order)
+        places = [expr.meta.output_name() for expr in order]
+        # Rows as structs are put in order once, instead of each column by itself.
+        row = pl.struct([name for name in columns if name not in self.by] or places)
+        best = row.sort_by(places, descending=self.descending, nulls_last=True, maintain_order=True)
+        tops = inputs[0].with_columns(order).group_by(self.by).agg(best.head(self.n).alias(_ROW))
+        return tops.explode(_ROW).unnest(_ROW).select(columns)
+
+    @property
+    def descending(self) -> list[bool]:
+        return [not flag for flag in self.reverse]
+
     def describe(self) -> Mapping[str, str]:
         order = ", ".join(" ".join(str(expr).split()) for expr in self.order)
         found = {"by": ", ".join(self.by), "top": f"{self.n} by {order}"}
@@ -69,7 +90,7 @@ class _TopK(Operator):
         self._by = list(spec.by)
         self._schema = schema
         self._updating = schema.changes is not Changes.APPEND
-        self._order = [expr.alias(f"__by{number}") for number, expr in enumerate(spec.order)]
+        self._order = _ordering(spec.order)
 
     def open(self, context: Context) -> None:
         columns = self._schema.columns
@@ -102,7 +123,7 @@ class _TopK(Operator):
         narrow = rows.select(*self._by, *self._order, pl.int_range(pl.len(), dtype=pl.Int64).alias(_AT))
         ordered = narrow.sort(
             [expr.meta.output_name() for expr in self._order],
-            descending=[not flag for flag in self._spec.reverse],
+            descending=self._spec.descending,
             nulls_last=True,
             maintain_order=True,
         ).select(*self._by, _AT)
@@ -118,3 +139,7 @@ class _TopK(Operator):
         for rows, change in ((left, Change.DELETE), (entered, Change.INSERT)):
             if rows.height:
                 out.emit(rows.select(*columns, pl.lit(change.value, pl.Int8).alias(CHANGE)))
+
+
+def _ordering(order: Sequence[pl.Expr]) -> list[pl.Expr]:
+    return [expr.alias(f"__by{number}") for number, expr in enumerate(order)]
