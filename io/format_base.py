@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 
 from unistream.errors import DataError, InvalidSettings
 from unistream.io.base import REJECTED_SCHEMA
+from unistream.io.byte_counts import count_byte
 from unistream.location import user_location
 
 RAW_LIMIT = 1024
@@ -79,8 +79,7 @@ class Format(ABC):
 
 def count_lines(data: bytes) -> int:
     """Newlines, and a last line without one."""
-    newlines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))
-    return newlines + (bool(data) and not data.endswith(b"\n"))
+    return count_byte(data, 10) + (bool(data) and not data.endswith(b"\n"))
 
 
 def raw_text(line: bytes) -> str:

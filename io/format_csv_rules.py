@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from unistream.io.byte_counts import count_byte
+
 NEWLINE, RETURN = 10, 13
 
 Bytes = npt.NDArray[np.uint8]
@@ -38,6 +40,8 @@ class CsvRules:
         """
         if ends_filled and all_read:
             return True
+        if unquoted and ends_filled:
+            return count_byte(data, self._separator) == rows * (self._fields - 1)
         signs = np.frombuffer(data, np.uint8)
         separators = signs == self._separator
         outside = None if unquoted else self._outside(signs)
@@ -45,8 +49,6 @@ class CsvRules:
             separators &= outside
         if np.count_nonzero(separators) != rows * (self._fields - 1):
             return False
-        if unquoted and ends_filled:
-            return True
         newlines = signs == NEWLINE
         if outside is not None:
             newlines &= outside

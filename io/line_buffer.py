@@ -37,7 +37,7 @@ def count_lines(data: bytes) -> int:
     """Newlines in the data."""
     if len(data) < 4096:
         return data.count(b"\n")
-    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))  # a sixth of the time of `count`
+    return count_byte(data, 10)
 
 
 class LineBuffer:

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from unistream.errors import DataError
 from unistream.io.base import Chunk, Request
+from unistream.io.byte_counts import CACHED, count_byte
 from unistream.io.compressed_bytes import COMPRESSED
 from unistream.io.format_csv import CsvFormat
 from unistream.one_query import Conditions, RowWatch, Terms
@@ -24,8 +24,8 @@ ROWS_AT_ONCE = 100_000
 ROW = "__row"
 """The number of a row, by which a watch puts pieces in order."""
 
-LOOK_BYTES = 1 << 18
-"""Bytes that are looked at together: they stay in the processor's cache, and no line within is too long."""
+LOOK_BYTES = CACHED
+"""Bytes that are looked at together; no line within them is too long."""
 
 
 class OwnReading:
@@ -213,7 +213,7 @@ class _Look:
 
     def _look_at(self, path: str) -> None:
         quote, buffer = self._format.quote, bytearray(LOOK_BYTES)
-        signs = np.frombuffer(buffer, np.uint8)
+        view = memoryview(buffer)
         line_began = place = 0
         with Path(path).open("rb", buffering=0) as file:
             while (found := file.readinto(buffer)) and not (self._conditions.over or self._conditions.unmet):
@@ -224,5 +224,5 @@ class _Look:
                     self._conditions.fail("a line is too long", other_reader=True)
                 if line_ends >= 0:
                     line_began = place + buffer.rfind(b"\n", 0, found) + 1
-                self._separators += int(np.count_nonzero(signs[:found] == self._separator))
+                self._separators += count_byte(view[:found], self._separator)
                 place += found
