@@ -6,6 +6,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from unistream.io.byte_counts import count_byte
 
 KEPT_BYTES = 4096
