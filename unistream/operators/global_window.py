@@ -11,10 +11,12 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
+from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.row_places import key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
+from unistream.operators.window_query import global_window_query
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import GlobalWindow
 from unistream.state.backend import RowIds
@@ -63,6 +65,13 @@ class GlobalWindowSpec(WindowSpec):
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return GlobalWindowOperator(self, inputs[0])
+
+    @property
+    def by_order(self) -> bool:
+        return not isinstance(self.calculation, Aggregation) or asks_for_order(self.calculation.exprs)
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        return global_window_query(self, inputs[0], schemas[0])
 
 
 class GlobalWindowOperator(Operator):

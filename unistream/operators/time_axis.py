@@ -42,6 +42,12 @@ class TimeAxis:
             ticks = ticks.cast(pl.Int64, strict=False)  # `to_physical` would set up a query
         return ticks + self.offset if self.offset else ticks
 
+    @property
+    def tick_of_rows(self) -> pl.Expr:
+        """The same as part of a query."""
+        ticks = pl.col(self.column).cast(pl.Int64)
+        return ticks + self.offset if self.offset else ticks
+
     def values(self, ticks: pl.Expr) -> pl.Expr:
         """Ticks as values of the column's type; ticks that it cannot hold become null."""
         if self.dtype == pl.Date:

@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
+from unistream.expressions.order_shape import asks_for_order, in_order_of
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.late_sorter import LateSorter
@@ -17,8 +18,9 @@ from unistream.operators.pane_merger import PaneMerger
 from unistream.operators.pane_store import PaneStore
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import FixedGrid
-from unistream.operators.window_contents import Aggregation, Contents, Sequenced
+from unistream.operators.window_contents import Aggregation, Calculation, Contents, Sequenced
 from unistream.operators.window_layout import END, PANE, START, Layout, TumblingLayout, make_layout
+from unistream.operators.window_query import aligned_query, same_window_query
 from unistream.operators.window_spec import (
     WINDOW_END,
     WINDOW_START,
@@ -36,6 +38,7 @@ class AlignedWindowSpec(WindowSpec):
     """Windows on a grid of time, the same for all keys."""
 
     name: ClassVar[str] = "window"
+    by_time: ClassVar[bool] = True
     window: AlignedWindow
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
@@ -59,12 +62,20 @@ class AlignedWindowSpec(WindowSpec):
         final = self.emit.when == "close" and not self.lateness
         return ClosingWindowOperator(self, inputs[0]) if final else UpdatingWindowOperator(self, inputs[0])
 
+    @property
+    def by_order(self) -> bool:
+        return not isinstance(self.calculation, Aggregation) or asks_for_order(self.calculation.exprs)
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        return aligned_query(self, inputs[0], schemas[0])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SameWindowSpec(WindowSpec):
     """Results of a window, put together by the window they are from."""
 
     name: ClassVar[str] = "window"
+    by_time: ClassVar[bool] = True
     window: SameWindow
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
@@ -84,12 +95,24 @@ class SameWindowSpec(WindowSpec):
     def group(self) -> tuple[str, ...]:
         return (*self.by, WINDOW_START)
 
+    def over(self, rows: StreamSchema) -> Calculation:
+        """Lists are in order of the keys of the results they are made of, which have no other order."""
+        keys = [name for name in rows.key if name not in (WINDOW_START, WINDOW_END)]
+        if not isinstance(self.calculation, Aggregation) or any(
+            rows.columns[key].is_nested() for key in keys
+        ):
+            return self.calculation
+        return Aggregation.of([in_order_of(keys, expr) for expr in self.calculation.exprs])
+
     def layout(self, axis: TimeAxis) -> Layout:
         """Event time is the last moment of each window, so that every moment is a window of its own."""
         return TumblingLayout(FixedGrid(1, 0))
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return ClosingWindowOperator(self, inputs[0])
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        return same_window_query(self, inputs[0], schemas[0])
 
 
 class ClosingWindowOperator(Operator):
@@ -99,7 +122,7 @@ class ClosingWindowOperator(Operator):
         self._spec, self._schema = spec, rows
         self._axis = TimeAxis.of(rows)
         self._layout = spec.layout(self._axis)
-        contents = spec.calculation.contents(
+        contents = spec.over(rows).contents(
             rows.columns, spec.group, spec.where, overlapping=not self._layout.single
         )
         in_order = contents.one_row or self._layout.single

@@ -243,7 +243,7 @@ class BufferedContents(Contents):
     condenses = False
 
     def __init__(self, exprs: Sequence[pl.Expr], result: pl.Schema, stored: pl.Schema) -> None:
-        self._exprs = exprs
+        self.exprs = exprs
         self.result = result
         self.stored = stored
 
@@ -254,7 +254,7 @@ class BufferedContents(Contents):
         return parts
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return aggregated(parts, by, self._exprs)
+        return aggregated(parts, by, self.exprs)
 
 
 class TopContents(Contents):

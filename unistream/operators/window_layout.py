@@ -28,6 +28,8 @@ class Layout(ABC):
     panes: Grid
     single = False
     """Whether every pane is one whole window."""
+    overlap = 1
+    """In how many windows a pane is, at most or a few more."""
 
     @abstractmethod
     def last_end(self, tick: int) -> int:
@@ -81,7 +83,8 @@ class SlidingLayout(Layout):
     """Windows and panes of fixed widths: everything by arithmetic."""
 
     def __init__(self, size: int, every: int, anchor: int) -> None:
-        self._size, self._every = size, every
+        self.size, self._every = size, every
+        self.overlap = -(-size // every)
         self._anchor = anchor % every
         self._pane = math.gcd(size, every)
         self.panes = FixedGrid(self._pane, anchor)
@@ -89,43 +92,50 @@ class SlidingLayout(Layout):
     def last_end(self, tick: int) -> int:
         if tick in (MIN_TIME, MAX_TIME):
             return tick
-        first = self._anchor + self._size
+        first = self._anchor + self.size
         return (tick - first) // self._every * self._every + first
 
     def horizon(self, tick: int) -> int:
         if tick in (MIN_TIME, MAX_TIME):
             return tick
-        return self.last_end(tick) - self._size + self._every
+        return self.last_end(tick) - self.size + self._every
 
     def windows(self, panes: Ticks, after: int, until: int) -> pl.DataFrame:
         if not len(panes):
             return pl.DataFrame(schema=PANES)
         # Bounds far from all panes say nothing more, and the ends of time would overflow.
-        after = max(after, int(panes[0]) - 2 * self._size)
-        until = min(until, int(panes[-1]) + 2 * self._size)
-        first_end = self._anchor + self._size
+        after = max(after, int(panes[0]) - 2 * self.size)
+        until = min(until, int(panes[-1]) + 2 * self.size)
+        first_end = self._anchor + self.size
         first = -((first_end - self._pane - panes) // self._every)
         first = np.maximum(first, (after - first_end) // self._every + 1)
         last = np.minimum((panes - self._anchor) // self._every, (until - first_end) // self._every)
         counts = np.maximum(last - first + 1, 0)
         starts = consecutive(first, counts) * self._every + self._anchor
-        columns = {PANE: np.repeat(panes, counts), START: starts, END: starts + self._size}
+        columns = {PANE: np.repeat(panes, counts), START: starts, END: starts + self.size}
         return pl.DataFrame(columns, schema=PANES)
+
+    def starts(self, panes: pl.Expr) -> pl.Expr:
+        """Where all windows begin that each pane is part of, as a list."""
+        first = -((self._anchor + self.size - self._pane - panes) // self._every)
+        last = (panes - self._anchor) // self._every
+        starts = [edge * self._every + self._anchor for edge in (first, last + 1)]
+        return pl.int_ranges(starts[0], starts[1], self._every)
 
 
 class CalendarSlidingLayout(Layout):
     """Windows whose lengths the calendar decides."""
 
-    def __init__(
-        self, starts: Grid, panes: Grid, size: Span, offset: int, zone: str | None, axis: TimeAxis
-    ) -> None:
+    def __init__(self, starts: Grid, panes: Grid, window: Sliding, zone: str | None, axis: TimeAxis) -> None:
         self.panes = panes
         self._starts = starts
-        self._size, self._offset = size, f"{offset}us"
-        self._back = f"{-offset}us"
+        size, every = window.size, window.every
+        self._size, self._offset = size, f"{window.offset}us"
+        self._back = f"{-window.offset}us"
         self._type = pl.Datetime("us", zone or "UTC")
         self._axis = axis
         self._longest = axis.tick(size.at_most) + 1
+        self.overlap = -(-size.at_most // every.at_most) + 1
         self._around: tuple[int, int, int] | None = None
 
     def _bounds(self, low: int, high: int) -> tuple[Ticks, Ticks]:
@@ -163,9 +173,10 @@ class CalendarSlidingLayout(Layout):
 class CumulatingLayout(Layout):
     """Windows that begin with a base window and end at each of its panes."""
 
-    def __init__(self, base: Grid, panes: Grid) -> None:
+    def __init__(self, base: Grid, panes: Grid, overlap: int) -> None:
         self.panes = panes
         self._base = base
+        self.overlap = overlap
 
     def last_end(self, tick: int) -> int:
         return self.panes.floor_one(tick)
@@ -210,7 +221,9 @@ def make_layout(window: AlignedWindow, axis: TimeAxis) -> Layout:
             return _sliding(window, grid(window.every), zone, axis)
         case Cumulating():
             _check_steps(window)
-            return CumulatingLayout(grid(window.size), _step_grid(window, grid(window.size), zone, axis))
+            base = grid(window.size)
+            overlap = -(-window.size.at_most // window.step.at_most)
+            return CumulatingLayout(base, _step_grid(window, base, zone, axis), overlap)
     raise InvalidQuery(f"A {window.kind} window lies on no grid", window.where)
 
 
@@ -222,7 +235,7 @@ def _sliding(window: Sliding, starts: Grid, zone: str | None, axis: TimeAxis) ->
     if isinstance(starts, FixedGrid) and size.fixed is not None and (zone in (None, "UTC") or not size.days):
         return SlidingLayout(axis.length(size.fixed, "size", window.where), starts.width, starts.anchor)
     pane = make_grid(_common(size, every), window.offset, zone, axis, window.where)
-    return CalendarSlidingLayout(starts, pane, size, window.offset, zone, axis)
+    return CalendarSlidingLayout(starts, pane, window, zone, axis)
 
 
 def _common(size: Span, every: Span) -> Span:

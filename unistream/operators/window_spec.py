@@ -88,6 +88,10 @@ class WindowSpec(OperatorSpec):
         final = self.emit.when == "close" and not self.lateness
         return Changes.APPEND if final else Changes.UPSERT
 
+    def over(self, rows: StreamSchema) -> Calculation:
+        """What is really computed of rows of this stream."""
+        return self.calculation
+
     def time_columns(self, rows: StreamSchema) -> dict[str, pl.DataType]:
         """`window_start` and `window_end` with their type."""
         axis = TimeAxis.of(rows)
@@ -114,7 +118,8 @@ class WindowSpec(OperatorSpec):
 
     def reads(self, inputs: Sequence[StreamSchema], needed: frozenset[str]) -> Sequence[frozenset[str]]:
         time = inputs[0].event_time
-        return [self.calculation.reads | frozenset(self.group) | frozenset([time.column] if time else [])]
+        calculation = self.over(inputs[0])
+        return [calculation.reads | frozenset(self.group) | frozenset([time.column] if time else [])]
 
     def describe(self) -> Mapping[str, str]:
         found = {"window": self.window.text}
@@ -129,7 +134,7 @@ class WindowSpec(OperatorSpec):
 
     def kept_columns(self, rows: StreamSchema, axis: TimeAxis | None) -> pl.Schema:
         """What an operator keeps of rows that it has not folded yet."""
-        wanted = {*self.group, *self.calculation.reads, *([axis.column] if axis else [])}
+        wanted = {*self.group, *self.over(rows).reads, *([axis.column] if axis else [])}
         return pl.Schema({name: dtype for name, dtype in rows.columns.items() if name in wanted})
 
 
