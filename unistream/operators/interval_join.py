@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,7 @@ from unistream.operators.join_layout import (
     late_columns,
 )
 from unistream.operators.join_matching import TICK, Keyed, near_pairs, really_equal, with_code
+from unistream.operators.join_query import interval_query
 
 SLICES_PER_INTERVAL = 4
 LEAST_WIDTH = 100_000
@@ -43,6 +44,7 @@ class IntervalJoin(JoinSpec):
     when time proves that there is none. Rows that come behind the watermark are late.
     """
 
+    by_time: ClassVar[bool] = True
     low: int
     high: int
 
@@ -80,6 +82,9 @@ class IntervalJoin(JoinSpec):
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return IntervalJoinOperator(self, inputs)
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        return interval_query(self, inputs, schemas)
 
     def keeps(self, side: int) -> int:
         """How long (microseconds) rows of a side are kept after time has passed them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import polars as pl
 
@@ -148,6 +148,15 @@ class PairAxis:
             return ticks
         return ticks.clip(-_FARTHEST // factor, _FARTHEST // factor) * factor
 
+    def tick_of_rows(self, side: int) -> pl.Expr:
+        """The same as part of a query."""
+        axis = self._axes[side]
+        ticks = pl.col(axis.column).cast(pl.Int64, strict=False)
+        if axis.offset:
+            ticks = ticks + axis.offset
+        factor = 1 if self.per_micro > 1 and axis.unit == "ns" else axis.micros(1) * self.per_micro
+        return ticks if factor == 1 else ticks.clip(-_FARTHEST // factor, _FARTHEST // factor) * factor
+
     def tick(self, micros: int) -> int:
         """A moment or a length in microseconds; the ends of time stay what they are."""
         if micros in (MIN_TIME, MAX_TIME):
@@ -192,6 +201,20 @@ class PairTime:
         if self._alike:
             return rows.get_column(axis.column).alias(JOIN_TIME)
         return axis.all_micros(axis.ticks(rows)).cast(self.dtype).alias(JOIN_TIME)
+
+    def later_of_pairs(self) -> pl.Expr:
+        """`later` as part of a query."""
+        left, right = (self.of_rows(side) for side in (LEFT, RIGHT))
+        return pl.when(left >= right).then(left).otherwise(right).alias(JOIN_TIME)
+
+    def of_rows(self, side: int) -> pl.Expr:
+        """`of` as part of a query."""
+        axis = self._axes[side]
+        time = pl.col(axis.column)
+        if not self._alike:
+            ticks: Any = time.cast(pl.Int64, strict=False) + axis.offset
+            time = cast(pl.Expr, axis.all_micros(ticks)).cast(self.dtype)
+        return time.alias(JOIN_TIME)
 
 
 def _rows_at(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
