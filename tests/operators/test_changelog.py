@@ -68,6 +68,10 @@ def test_folds_agree_with_the_slow_one() -> None:
     for seed in range(50):
         changes = upserts(Random(seed))
         assert_same_rows(fold_changes(changes, UPSERT), fold(changes, ["k"]))
+        coming = changes.with_columns(pl.lit(Change.INSERT.value, pl.Int8).alias(CHANGE))
+        assert_same_rows(fold_changes(coming, UPSERT), fold(coming, ["k"]))
+        once = coming.unique("k")
+        assert_same_rows(fold_changes(once, UPSERT), once.drop(CHANGE))
         rows = changes.with_columns(pl.lit(0, pl.Int8).alias(CHANGE))
         twice = pl.concat([rows, rows[:5].with_columns(pl.lit(3, pl.Int8).alias(CHANGE))])
         assert_same_rows(fold_changes(twice, RETRACT), fold(twice))

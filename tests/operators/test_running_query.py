@@ -124,6 +124,13 @@ def test_those_that_mind_the_order_ask_for_it() -> None:
         assert ONE_QUERY not in both.agg(**AGGREGATES[name]).explain()
 
 
+def test_narrow_floats_are_added_up_wide() -> None:
+    frame = large(3).select("k", f=(pl.col("id") / 7).cast(pl.Float32))
+    got = as_one_query(us.from_frame(frame).group_by("k").agg(sum=F.sum(), mean=F.mean()))
+    wide = frame.group_by("k").agg(sum=F.cast(pl.Float64).sum(), mean=F.cast(pl.Float64).mean())
+    assert_same_rows(got, wide.cast({"sum": pl.Float32, "mean": pl.Float32}))
+
+
 def test_over_a_table_that_updates() -> None:
     sums = us.from_frame(random_rows(5, 60)).group_by("k", "s").agg(total=N.sum(), n=pl.len())
     stream = sums.group_by("k").agg(pl.col("total").max(), kinds=pl.col("n").n_unique())

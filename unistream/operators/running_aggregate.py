@@ -27,6 +27,7 @@ from unistream.state.distinct import distinct
 from unistream.state.shown import show_as
 
 _ORDERLESS = ("sum", "min", "max")
+_NARROW = (pl.Float32, pl.Float16)
 _COUNT = "__count"
 
 
@@ -79,9 +80,12 @@ class RunningAggregate(OperatorSpec):
 
     def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         groups = inputs[0].group_by(self.by)
-        if all(is_settled(expr) for expr in self.exprs):
+        reads = frozenset[str]().union(*(columns_read(expr) for expr in self.exprs))
+        narrow = any(schemas[0].columns[name] in _NARROW for name in reads)
+        if not narrow and all(is_settled(expr) for expr in self.exprs):
             return groups.agg(self.exprs)
-        # Where Polars may choose, as among equals, what is kept of rows says which it is.
+        # Where Polars may choose, as among equals, what is kept of rows says which it is; and sums of narrow
+        # floats are kept wide.
         found = decompose(self.exprs, schemas[0].columns, self.by)
         if isinstance(found, Holistic):
             return groups.agg(self.exprs)
