@@ -35,7 +35,12 @@ HOLISTIC = {
     "best": MOST,
     "rows": pl.struct("x", "v").filter(pl.col("x") >= pl.col("x").mean()),
 }
-AGGREGATES = {"folded": FOLDED, "ordered": ORDERED, "holistic": HOLISTIC}
+BEST = {
+    "best": MOST,
+    "all": pl.struct("x", "k").filter(pl.col("v").max() == pl.col("v")),
+    "v": pl.col("v").max(),
+}
+AGGREGATES = {"best": BEST, "folded": FOLDED, "ordered": ORDERED, "holistic": HOLISTIC}
 FIXED: dict[str, Callable[[], Window]] = {
     "tumbling": lambda: us.tumbling("10s"),
     "tumbling with offset": lambda: us.tumbling("7s", offset="3s"),

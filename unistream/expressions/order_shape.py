@@ -9,7 +9,7 @@ import polars as pl
 
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.expression_tree import Node, UnknownExpression
-from unistream.expressions.row_wise import keeps_rows
+from unistream.expressions.row_wise import is_row_wise, keeps_rows
 
 
 class Shape(Enum):
@@ -116,3 +116,44 @@ def in_order_of(keys: Sequence[str], expr: pl.Expr) -> pl.Expr:
         condition = tree.to_expr(tree.children(node)[1])
         by = [key.filter(condition) for key in by]
     return tree.to_expr(node).sort_by(by).alias(expr.meta.output_name())
+
+
+def best_of(exprs: Sequence[pl.Expr]) -> tuple[pl.Expr, pl.Expr] | None:
+    """A value and its greatest or least, when these aggregates look only at rows where both are equal.
+
+    They are lists of values of such rows, or that extreme itself: other rows may be left out first, except
+    where all values are null.
+
+    >>> price = pl.col("price")
+    >>> value, most = best_of([pl.col("id").filter(price == price.max()), price.max().alias("most")])
+    >>> print(value, most)
+    col("price") col("price").max()
+    """
+    try:
+        found = [_best_of(tree.without_alias(tree.to_node(expr))) for expr in exprs]
+    except UnknownExpression:
+        return None
+    if not found or any(one is None or one != found[0] for one in found):
+        return None
+    extreme = tree.to_expr(found[0])
+    return tree.to_expr(tree.aggregation(found[0])[1]), extreme
+
+
+def _best_of(node: Node) -> Node | None:
+    """The extreme that a list of the best, or the node itself, is of."""
+    if tree.kind(node) != "Filter":
+        return node if _is_extreme(node) else None
+    values, condition = tree.children(node)
+    if tree.kind(condition) != "BinaryExpr" or tree.body(condition)["op"] != "Eq":
+        return None
+    left, right = tree.children(condition)
+    value, extreme = (left, right) if _is_extreme(right) else (right, left)
+    same = _is_extreme(extreme) and tree.aggregation(extreme)[1] == value
+    return extreme if same and is_row_wise(tree.to_expr(values)) else None
+
+
+def _is_extreme(node: Node) -> bool:
+    if tree.kind(node) != "Agg":
+        return False
+    name, value, options = tree.aggregation(node)
+    return name in ("Min", "Max") and not options["propagate_nans"] and is_row_wise(tree.to_expr(value))

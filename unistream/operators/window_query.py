@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME
-from unistream.expressions.order_shape import asks_for_order
+from unistream.expressions.order_shape import asks_for_order, best_of
 from unistream.expressions.schema import StreamSchema
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.time_grid import FixedGrid, Grid
@@ -26,7 +26,7 @@ MOST_PARTS = 32
 MOST_ROWS = 10
 """The same for rows: Polars holds all copies at once, ticks those of the windows that close."""
 
-_WINDOWS, _ALL = "__windows", "__all"
+_WINDOWS, _ALL, _BEST = "__windows", "__all", "__best"
 
 
 def aligned_query(spec: AlignedWindowSpec, rows: pl.LazyFrame, schema: StreamSchema) -> pl.LazyFrame | None:
@@ -129,6 +129,12 @@ def _aggregated(
         kept = [pl.col(expr.meta.output_name()) for expr in more]
         return made.select(*by, *contents.parts.finish, *kept)
     assert isinstance(contents, BufferedContents)
+    best = None if more else best_of(contents.exprs)
+    if best is not None:
+        # Few rows are best: without the others, which make no difference, there is far less to group.
+        value, extreme = best
+        marked = rows.with_columns(extreme.over(by).alias(_BEST))
+        rows = marked.filter((value == pl.col(_BEST)) | pl.col(_BEST).is_null())
     return rows.group_by(by).agg(*contents.exprs, *more)
 
 
