@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -83,7 +83,7 @@ def same_as_ticks(
     return got
 
 
-def within_query(**options: Any) -> Join:
+def joined_by(**options: Any) -> Join:
     return lambda one, other: one.join(other, **options)
 
 
@@ -129,7 +129,7 @@ def test_intervals_equal_nested_loops(how: Any) -> None:
         left, right = rows(rng, "ta", "numbers", time), rows(rng, "ub", "numbers", time)
         within = tuple(timedelta(seconds=int(bound)) for bound in sorted(rng.integers(-30, 30, 2)))
         odd = seed % 2 == 1
-        join = within_query(on="k", how=how, within=within, predicate=ODD_SUM if odd else None)
+        join = joined_by(on="k", how=how, within=within, predicate=ODD_SUM if odd else None)
         got = same_as_ticks(left, right, join)
         expected = nested_loops(left, right, how, between(*within), odd)
         assert bag(got.drop("join_time", strict=False).rows()) == bag(expected)
@@ -156,7 +156,7 @@ def test_intervals_over_times_and_keys_of_all_types(dtypes: tuple[Any, Any]) -> 
         within = [("-7s", "3s"), ("0s", "20s"), ("-40s", "-10s"), ("0s", "0s"), ("-365d", "1d")][
             seed * 6 // 5 % 5
         ]
-        same_as_ticks(left, right, within_query(on="k", how=how, within=within))
+        same_as_ticks(left, right, joined_by(on="k", how=how, within=within))
 
 
 @pytest.mark.usefixtures("pieces")
@@ -176,7 +176,7 @@ def test_intervals_over_days_and_counted_units() -> None:
         rng = np.random.default_rng(seed)
         left, right = rows(rng, "ta", "text", one_time, 30), rows(rng, "ub", "text", other_time, 30)
         for how in HOWS:
-            join = within_query(on="k", how=how, within=("-3d", "5d"))
+            join = joined_by(on="k", how=how, within=("-3d", "5d"))
             same_as_ticks(left, right, join, (units[0], units[1]))
 
 
@@ -188,7 +188,7 @@ def test_several_keys_and_joins_of_joins() -> None:
         left, right, third = (rows(rng, names, "text", time, 40) for names in ("ta", "ub", "vc"))
         left, right = (frame.rename({name: "n"}) for frame, name in ((left, "a"), (right, "b")))
         how: Any = HOWS[seed]
-        got = same_as_ticks(left, right, within_query(on=["k", "n"], how=how, within="9s"))
+        got = same_as_ticks(left, right, joined_by(on=["k", "n"], how=how, within="9s"))
         assert got.columns[:3] == ["t", "k", "n"]
 
         def both(one: us.Stream, other: us.Stream, third: pl.DataFrame = third, how: Any = how) -> us.Stream:
@@ -206,7 +206,7 @@ def test_times_among_the_keys_need_no_pieces() -> None:
         rng = np.random.default_rng(seed)
         left, right = rows(rng, "ta", "numbers", time), rows(rng, "tb", "numbers", time)
         for within in ("0s", ("1s", "2s")):
-            same_as_ticks(left, right, within_query(on=["k", "t"], how=how, within=within))
+            same_as_ticks(left, right, joined_by(on=["k", "t"], how=how, within=within))
 
 
 def test_keys_made_of_parts_are_left_to_ticks() -> None:
@@ -272,4 +272,69 @@ def test_busy_and_rare_keys_together(shared: float) -> None:
             times = pl.Series(name, np.sort(rng.integers(0, 1_000, 500)) * SECOND).cast(pl.Datetime("us"))
             frames.append(pl.DataFrame([times, pl.Series("k", keys)]).with_row_index(f"row_{name}"))
         left, right = (frame.select(frame.columns[1], "k", frame.columns[0]) for frame in frames)
-        same_as_ticks(left, right, within_query(on="k", how=how, within=("-1s", "20s")))
+        same_as_ticks(left, right, joined_by(on="k", how=how, within=("-1s", "20s")))
+
+
+WINDOWS = [
+    us.tumbling("10s"),
+    us.tumbling("1h", offset="7s"),
+    us.sliding("20s", every="10s"),
+    us.sliding("25s", every="10s", offset="3s"),
+    us.tumbling("1d"),
+]
+
+
+@pytest.mark.parametrize("dtypes", TIMES[:3] + TIMES[4:], ids=str)
+def test_windows_over_times_and_keys_of_all_types(dtypes: tuple[Any, Any]) -> None:
+    dtype = dtypes[0] if dtypes[0].time_zone != "Europe/Berlin" else pl.Datetime("us", "UTC")
+    for seed, (how, key) in enumerate(product(HOWS, KEYS)):
+        rng = np.random.default_rng(seed)
+        left, right = rows(rng, "ta", key, moments(dtype), 40), rows(rng, "ub", key, moments(dtype), 40)
+        predicate = ODD_SUM if seed % 3 == 0 else None
+        window = WINDOWS[seed * 6 // 5 % 5]
+        same_as_ticks(left, right, joined_by(on="k", how=how, window=window, predicate=predicate))
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("odd", [False, True])
+def test_windows_equal_nested_loops(how: Any, odd: bool) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        time = moments(pl.Datetime("us"))
+        left, right = rows(rng, "ta", "numbers", time), rows(rng, "ub", "numbers", time)
+        join = joined_by(on="k", how=how, window=us.tumbling("30s"), predicate=ODD_SUM if odd else None)
+        got = same_as_ticks(left, right, join)
+        expected = nested_loops(left, right, how, same_half_minute, odd)
+        assert bag(got.drop("window_start", "window_end").rows()) == bag(expected)
+        time_of = pl.coalesce("t", "u") if "u" in got.columns else pl.col("t")
+        start = got.select(time_of.dt.truncate("30s")).to_series()
+        assert got["window_start"].equals(start)
+        assert got["window_end"].equals(start.dt.offset_by("30s"))
+
+
+def same_half_minute(t: Any, u: Any) -> bool:
+    epoch = datetime(1970, 1, 1)
+    return bool((t - epoch) // timedelta(seconds=30) == (u - epoch) // timedelta(seconds=30))
+
+
+def test_windows_over_days_and_several_keys() -> None:
+    for seed, how in enumerate(HOWS):
+        rng = np.random.default_rng(seed)
+        left, right = (
+            rows(rng, names, "text", lambda seconds: seconds.cast(pl.Int32).cast(pl.Date))
+            for names in ("ta", "ub")
+        )
+        for window in (us.tumbling("5d"), us.sliding("6d", every="4d"), us.tumbling("1w")):
+            same_as_ticks(left, right, joined_by(on="k", how=how, window=window))
+        left, right = (frame.rename({name: "n"}) for frame, name in ((left, "a"), (right, "b")))
+        same_as_ticks(left, right, joined_by(on=["k", "n"], how=how, window=us.tumbling("9d")))
+
+
+@pytest.mark.parametrize(
+    "window", [us.tumbling("1mo"), us.cumulating("1m", step="10s"), us.sliding("1h", every="1m")]
+)
+def test_windows_of_many_lengths_or_copies_are_left_to_ticks(window: Any) -> None:
+    frame = pl.DataFrame({"t": [1], "k": [1]})
+    stream = us.from_frame(frame).with_event_time("t", delay=0, unit="us")
+    joined = stream.join(stream.rename({"t": "u"}), on="k", window=window)
+    assert "one Polars streaming query" not in joined.explain()

@@ -1,21 +1,27 @@
 """Joins by time as parts of one Polars query.
 
 Keys alone would bring every row of a key together with every other one, however long the history is beside
-the interval. So where a key is in many rows on both sides, they meet by piece of time as well.
+the interval. So rows meet by piece of time as well, unless their key is in few rows of one side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from unistream.expressions.schema import StreamSchema
 from unistream.operators.join_layout import JOIN_TIME, LEFT, RIGHT, JoinSpec, PairAxis, PairTime
+from unistream.operators.time_axis import TimeAxis
+from unistream.operators.time_grid import FixedGrid, make_grid
+from unistream.operators.window_layout import START, SlidingLayout, make_layout
+from unistream.operators.window_spec import WINDOW_END, WINDOW_START
+from unistream.operators.windows import AlignedWindow, Sliding, Tumbling
 
 if TYPE_CHECKING:
     from unistream.operators.interval_join import IntervalJoin
+    from unistream.operators.window_join import WindowJoin
 
 FEW = 4
 """A key in so many rows of one side has few partners there: nothing is gained by pieces of time."""
@@ -28,6 +34,9 @@ LEAST_PIECE = 100_000
 
 LONGEST_SPAN = 10 * 365 * 86_400_000_000
 """An interval this long (microseconds) holds about all there is: then keys are enough."""
+
+MOST_COPIES = 10
+"""Rows are not copied into more windows: Polars holds all copies, ticks those of windows that close."""
 
 _FARTHEST = 2**62
 _NUMBERS = ("__left", "__right")
@@ -46,7 +55,65 @@ def interval_query(
     later = axis.tick_of_rows(RIGHT) - axis.tick_of_rows(LEFT)
     near = later.is_between(axis.tick(spec.low), axis.tick(spec.high))
     pairs = candidates(spec, rows, schemas, axis).filter(near)
-    return outcome(spec, rows, pairs, schemas, None if spec.left_only else PairTime(schemas))
+    time = None if spec.left_only else PairTime(schemas)
+    return outcome(spec, rows, pairs, schemas, spec.schema(schemas).columns, time)
+
+
+def window_query(
+    spec: WindowJoin, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]
+) -> pl.LazyFrame | None:
+    """Rows with equal keys in the same window, and rows without a partner there."""
+    axis = TimeAxis.of(schemas[LEFT])
+    length = _length(spec.window, axis)
+    if length is None or has_nested_key(spec, schemas):
+        return None
+    placed = [
+        _in_windows(rows, spec.window, TimeAxis.of(schema))
+        for rows, schema in zip(inputs, schemas, strict=True)
+    ]
+    by = [*spec.by, START]
+    both = schemas[LEFT].columns if spec.left_only else spec.both(schemas)
+    columns = {**both, START: pl.Int64()}
+    if spec.predicate is None:
+        coalesce = None if spec.left_only else True
+        joined = placed[LEFT].join(placed[RIGHT], on=by, how=spec.how, coalesce=coalesce)
+    else:
+        rows = numbered(spec, placed)
+        joined = outcome(spec, rows, rows[LEFT].join(rows[RIGHT], on=by), schemas, columns)
+    start, end = axis.values(pl.col(START)), axis.values(pl.col(START) + length)
+    joined = joined.with_columns(start.alias(WINDOW_START), end.alias(WINDOW_END))
+    return joined.select(*both, WINDOW_START, WINDOW_END)
+
+
+def _length(window: AlignedWindow, axis: TimeAxis) -> int | None:
+    """How long (ticks) all windows are; None where they are not alike, and for too many copies of a row."""
+    layout = make_layout(window, axis)
+    if isinstance(window, Tumbling) and isinstance(layout.panes, FixedGrid):
+        return layout.panes.width
+    if isinstance(window, Sliding) and isinstance(layout, SlidingLayout) and window.size.fixed is not None:
+        size, every = axis.length(window.size.fixed, "size", window.where), _starts(window, axis).width
+        return size if size <= every * MOST_COPIES else None
+    return None
+
+
+def _starts(window: AlignedWindow, axis: TimeAxis) -> FixedGrid:
+    """Where windows of one length begin."""
+    span = window.every if isinstance(window, Sliding) else window.size
+    grid = make_grid(span, window.offset, window.time_zone or axis.zone, axis, window.where)
+    assert isinstance(grid, FixedGrid)
+    return grid
+
+
+def _in_windows(rows: pl.LazyFrame, window: AlignedWindow, axis: TimeAxis) -> pl.LazyFrame:
+    """Each row once for every window it is in, which `START` tells."""
+    length, grid = _length(window, axis), _starts(window, axis)
+    ticks = pl.col(axis.column).cast(pl.Int64, strict=False) + axis.offset
+    last = (ticks - grid.anchor) // grid.width * grid.width + grid.anchor
+    if length == grid.width:
+        return rows.with_columns(last.alias(START))
+    first = ((ticks - length - grid.anchor) // grid.width + 1) * grid.width + grid.anchor
+    starts = pl.int_ranges(first, last + 1, grid.width)
+    return rows.with_columns(starts.alias(START)).explode(START)
 
 
 def has_nested_key(spec: JoinSpec, schemas: Sequence[StreamSchema]) -> bool:
@@ -70,26 +137,25 @@ def outcome(
     rows: Sequence[pl.LazyFrame],
     pairs: pl.LazyFrame,
     schemas: Sequence[StreamSchema],
-    time: PairTime | None,
+    columns: Mapping[str, pl.DataType],
+    time: PairTime | None = None,
 ) -> pl.LazyFrame:
     """The result of a join: of its numbered rows, and of pairs that only the predicate has not seen yet."""
-    columns = spec.schema(schemas).columns
     if spec.predicate is not None:
         pairs = pairs.filter(spec.predicate)
     if spec.left_only:
         number = _NUMBERS[LEFT]
-        how = "semi" if spec.how == "semi" else "anti"
-        return rows[LEFT].join(pairs.select(number), on=number, how=how).select(columns.names())  # type: ignore[arg-type]
+        return rows[LEFT].join(pairs.select(number), on=number, how=spec.how).select(list(columns))
     outer = [side for side in (LEFT, RIGHT) if spec.outer(side)]
     if outer:
         pairs = pairs.cache()
-    parts = [(pairs if time is None else pairs.with_columns(time.later_of_pairs())).select(columns.names())]
+    parts = [(pairs if time is None else pairs.with_columns(time.later_of_pairs())).select(list(columns))]
     for side in outer:
         number = _NUMBERS[side]
         alone = rows[side].join(pairs.select(number), on=number, how="anti")
         if time is not None:
             alone = alone.with_columns(time.of_rows(side))
-        there = {*schemas[side].columns} if time is None else {*schemas[side].columns, JOIN_TIME}
+        there = {*schemas[side].columns, START if time is None else JOIN_TIME}
         parts.append(
             alone.select(
                 pl.col(name) if name in there else pl.lit(None, dtype).alias(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from unistream.operators.join_matching import (
     really_equal,
     with_code,
 )
+from unistream.operators.join_query import window_query
 from unistream.operators.row_order import columns_of
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.window_layout import END, PANE, START, Layout, make_layout
@@ -41,6 +42,7 @@ _ROW, _PART, _WINDOW = "__row", "__part", "__window"
 class WindowJoin(JoinSpec):
     """Pairs of rows in one window, once it has closed; rows without a partner in it come then too."""
 
+    by_time: ClassVar[bool] = True
     window: AlignedWindow
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
@@ -79,6 +81,9 @@ class WindowJoin(JoinSpec):
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
         return _WindowJoin(self, inputs)
+
+    def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
+        return window_query(self, inputs, schemas)
 
     def describe(self) -> Mapping[str, str]:
         return {
