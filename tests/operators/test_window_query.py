@@ -53,6 +53,7 @@ CALENDAR: dict[str, Callable[[], Window]] = {
     "months": lambda: us.tumbling("1mo"),
     "days in a zone": lambda: us.tumbling("1d", time_zone="Europe/Berlin"),
     "months, sliding": lambda: us.sliding("3mo", every="1mo"),
+    "months with gaps between them": lambda: us.sliding("1mo", every="30d"),
     "days in a zone, sliding": lambda: us.sliding("2d", every="1d", time_zone="Europe/Berlin"),
     "days in a zone, cumulating": lambda: us.cumulating("1d", step="6h", time_zone="Europe/Berlin"),
     "months, cumulating": lambda: us.cumulating("2mo", step="1mo"),
@@ -124,7 +125,7 @@ def test_windows_on_fixed_grids(window: str, aggregates: str, by: tuple[str, ...
 @pytest.mark.parametrize("aggregates", AGGREGATES)
 @pytest.mark.parametrize("window", CALENDAR)
 def test_windows_of_the_calendar(window: str, aggregates: str, by: tuple[str, ...]) -> None:
-    frame = rows_every(HOURS, 700, 5)
+    frame = rows_every(HOURS, 1_500, 5)
     assert assert_same_both_ways(windowed(frame, CALENDAR[window](), by).agg(**AGGREGATES[aggregates])).height
 
 

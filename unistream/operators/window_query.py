@@ -41,7 +41,7 @@ def aligned_query(spec: AlignedWindowSpec, rows: pl.LazyFrame, schema: StreamSch
         made = _aggregated(placed, [PANE, *by], contents).with_columns(
             pl.col(PANE).alias(START), _next(layout.panes).alias(END)
         )
-        return _result(made, axis, spec, schema)
+        return _result(made, axis, spec, contents, [END])
     most = MOST_PARTS if isinstance(contents, FoldedContents) else MOST_ROWS
     if layout.overlap > most:
         return None
@@ -53,14 +53,14 @@ def aligned_query(spec: AlignedWindowSpec, rows: pl.LazyFrame, schema: StreamSch
     else:
         narrow = placed.select(PANE, *dict.fromkeys([*by, *sorted(spec.calculation.reads)]))
         made = _aggregated(_copied(narrow, layout), group, contents)
-    return _result(made, axis, spec, schema)
+    return _result(made, axis, spec, contents, [END, START])
 
 
 def same_window_query(spec: SameWindowSpec, rows: pl.LazyFrame, schema: StreamSchema) -> pl.LazyFrame | None:
     """The results of windows of windows, or None when ticks are to find them.
 
-    Results of a window have no order of arrival that an aggregate could ask for; lists of them are in order
-    of their keys.
+    Results of a window have no order of arrival that an aggregate could ask for: `spec.over` says what their
+    lists are in order of.
     """
     contents = _contents(spec, schema)
     given, settled = spec.calculation, spec.over(schema)
@@ -72,8 +72,8 @@ def same_window_query(spec: SameWindowSpec, rows: pl.LazyFrame, schema: StreamSc
     axis = TimeAxis.of(schema)
     # A union of one table says that its order counts for nothing: nobody need sort it.
     placed = _placed(pl.union([rows]), axis, FixedGrid(1, 0))
-    made = _aggregated(placed, [PANE, *spec.group], contents)
-    return _result(made.with_columns((pl.col(PANE) + 1).alias(END)), axis, spec, schema)
+    made = _aggregated(placed, [PANE, *spec.group], contents).with_columns((pl.col(PANE) + 1).alias(END))
+    return _result(made, axis, spec, contents, [END, WINDOW_START])
 
 
 def global_window_query(
@@ -87,7 +87,7 @@ def global_window_query(
     marked = rows if spec.by else rows.with_columns(pl.lit(0, pl.Int8).alias(_ALL))
     bounds = [pl.lit(0, pl.Int64).alias(WINDOW_START), pl.len().cast(pl.Int64).alias(WINDOW_END)]
     made = _aggregated(marked, by, contents, bounds[1:])
-    return made.with_columns(bounds[0]).select(spec.schema([schema]).columns.names())
+    return made.with_columns(bounds[0]).select(*spec.by, WINDOW_START, WINDOW_END, *contents.result)
 
 
 def _contents(spec: WindowSpec, schema: StreamSchema, *, overlapping: bool = False) -> Contents | None:
@@ -153,14 +153,17 @@ def _copied(parts: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
         return placed.get_column(_WINDOWS)
 
     listed = pl.col(PANE).map_batches(found, return_dtype=windows, is_elementwise=True)
-    return parts.with_columns(listed.alias(_WINDOWS)).drop(PANE).explode(_WINDOWS).unnest(_WINDOWS)
+    with_lists = parts.with_columns(listed.alias(_WINDOWS)).drop(PANE)
+    # Months that begin every 30 days leave out days of long ones.
+    return with_lists.explode(_WINDOWS, empty_as_null=False, keep_nulls=False).unnest(_WINDOWS)
 
 
-def _result(made: pl.LazyFrame, axis: TimeAxis, spec: WindowSpec, schema: StreamSchema) -> pl.LazyFrame:
+def _result(
+    made: pl.LazyFrame, axis: TimeAxis, spec: WindowSpec, contents: Contents, order: Sequence[str]
+) -> pl.LazyFrame:
     """Results in order of time, as the columns the user sees; a `window_start` that is there stays."""
-    columns = made.collect_schema().names()
     bounds = [axis.values(pl.col(END)).alias(WINDOW_END)]
-    if WINDOW_START not in columns:
+    if WINDOW_START not in spec.group:
         bounds.append(axis.values(pl.col(START)).alias(WINDOW_START))
-    order = [END, START] if START in columns and PANE not in columns else [END]
-    return made.sort(order).with_columns(bounds).select(spec.schema([schema]).columns.names())
+    columns = [*spec.by, WINDOW_START, WINDOW_END, *contents.result]
+    return made.sort(order).with_columns(bounds).select(columns)
