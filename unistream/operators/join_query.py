@@ -20,6 +20,8 @@ from unistream.operators.window_spec import WINDOW_END, WINDOW_START
 from unistream.operators.windows import AlignedWindow, Sliding, Tumbling
 
 if TYPE_CHECKING:
+    from polars._typing import JoinBuildSide
+
     from unistream.operators.interval_join import IntervalJoin
     from unistream.operators.window_join import WindowJoin
 
@@ -182,9 +184,13 @@ def candidates(
     counted = once[early].group_by(by).agg(pl.len().alias(_ROWS))
     busy = counted.filter(pl.col(_ROWS) > FEW).select(by).cache()
     # An inner join with nothing reads nothing of the other side; a semi join would.
-    few, many = list(once), [side.join(busy, on=by, build_side="prefer_right") for side in once]
+    few, many = list(once), [side.join(busy, on=by, build_side="force_right") for side in once]
     few[early] = once[early].join(busy, on=by, how="anti")
-    return pl.union([few[LEFT].join(few[RIGHT], on=by), _by_piece(spec, many, early, axis)])
+    # Polars would hold much of both sides to see which is shorter; the early one it holds already, to count
+    # its keys. The part of busy keys comes first: mostly it is over at once, and rows wait for nobody.
+    build: JoinBuildSide = "force_left" if early == LEFT else "force_right"
+    in_few = few[LEFT].join(few[RIGHT], on=by, build_side=build)
+    return pl.union([_by_piece(spec, many, early, axis), in_few])
 
 
 def _time_of_keys(spec: IntervalJoin, schemas: Sequence[StreamSchema]) -> bool:
