@@ -104,6 +104,14 @@ def test_what_does_not_fit_into_memory_runs_in_ticks(tmp_path: Path) -> None:
     assert ONE not in timed.explain(settings=us.Settings(memory_budget_bytes=100_000))
 
 
+@pytest.mark.parametrize("source", [frame, parquet, csv, ndjson])
+def test_a_filter_may_read_what_nothing_else_needs(source: Callable[..., us.Stream], tmp_path: Path) -> None:
+    stream = source(rows(False), tmp_path).filter(pl.col("k") == 3)
+    for query in (stream.select("t"), stream.with_event_time("t", unit="s").select("t")):
+        assert ONE in query.explain()
+        assert query.collect()["t"].to_list() == list(range(3, ROWS, 7))
+
+
 def test_steps_that_do_not_mind_time_do_not_mind_late_rows(tmp_path: Path) -> None:
     timed = csv(rows(True), tmp_path).with_event_time("t", unit="s")
     job = timed.select("k").sink_parquet(tmp_path / "out")

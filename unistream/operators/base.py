@@ -158,11 +158,6 @@ class OperatorSpec(ABC):
     inputs: ClassVar[int] = 1
     stateful: ClassVar[bool] = True
     """Whether it opens tables; an operator without any is given no store."""
-    by_time: ClassVar[bool] = False
-    """Whether what it gives depends on when event time passes: `lazy` may then assume that no row is late,
-    which is made sure of while the query runs."""
-    keeps_order: ClassVar[bool] = False
-    """Whether the rows of `lazy` come in the order of those of its only streaming input."""
     where: str | None = None
 
     @abstractmethod
@@ -177,6 +172,23 @@ class OperatorSpec(ABC):
     def keys(self) -> tuple[str, ...] | None:
         """The columns rows must be partitioned by, or None when any spread will do."""
         return None
+
+    @property
+    def by_time(self) -> bool:
+        """Whether what it gives depends on when event time passes.
+
+        `lazy` may then assume that no row is late: that is made sure of while the query runs.
+        """
+        return False
+
+    def holds_rows(self, schemas: Sequence[StreamSchema]) -> bool:
+        """Whether `lazy` holds rows in memory that ticks forget in time, or keep on disk when many."""
+        return self.by_time
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the rows of `lazy` come in the order of those of its only streaming input."""
+        return False
 
     @property
     def by_order(self) -> bool:

@@ -63,7 +63,7 @@ class Unique(OperatorSpec):
         return not self.whole
 
     @property
-    def keeps_order(self) -> bool:  # type: ignore[override]
+    def keeps_order(self) -> bool:
         """The last row is not known where it stands: an updating table has no order."""
         return self.keep == "first"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -44,7 +44,6 @@ class IntervalJoin(JoinSpec):
     when time proves that there is none. Rows that come behind the watermark are late.
     """
 
-    by_time: ClassVar[bool] = True
     low: int
     high: int
 
@@ -56,6 +55,10 @@ class IntervalJoin(JoinSpec):
                 self.where,
                 f"put the earlier bound first: within=({spelled(self.high)!r}, {spelled(self.low)!r})",
             )
+
+    @property
+    def by_time(self) -> bool:
+        return True
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         check_timed(inputs, "A join within an interval", self.where)

@@ -38,13 +38,16 @@ class Lookup(OperatorSpec):
     """
 
     name: ClassVar[str] = "lookup"
-    keeps_order: ClassVar[bool] = True
     stateful: ClassVar[bool] = False
     by: tuple[str, ...]
     table_by: tuple[str, ...]
     adds: Mapping[str, str]
     table: LookupTable
     how: Literal["left", "inner"] = "left"
+
+    @property
+    def keeps_order(self) -> bool:
+        return True
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         rows = inputs[0]

@@ -57,7 +57,7 @@ class Over(OperatorSpec):
         return self.by
 
     @property
-    def by_time(self) -> bool:  # type: ignore[override]
+    def by_time(self) -> bool:
         """The last rows are those that came last, whatever their time."""
         return self.range is not None
 
@@ -66,7 +66,7 @@ class Over(OperatorSpec):
         return self.rows is not None or any(minds_order(expr) for expr in self.exprs)
 
     @property
-    def keeps_order(self) -> bool:  # type: ignore[override]
+    def keeps_order(self) -> bool:
         """Rows with those of a range before them leave in the order of their time."""
         return self.rows is not None
 

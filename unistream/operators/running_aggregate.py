@@ -78,6 +78,9 @@ class RunningAggregate(OperatorSpec):
     def by_order(self) -> bool:
         return any(minds_order(expr) for expr in self.exprs)
 
+    def holds_rows(self, schemas: Sequence[StreamSchema]) -> bool:
+        return isinstance(decompose(self.exprs, schemas[0].columns, self.by), Holistic)
+
     def lazy(self, inputs: Sequence[pl.LazyFrame], schemas: Sequence[StreamSchema]) -> pl.LazyFrame | None:
         groups = inputs[0].group_by(self.by)
         reads = frozenset[str]().union(*(columns_read(expr) for expr in self.exprs))

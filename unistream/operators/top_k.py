@@ -45,6 +45,9 @@ class TopK(OperatorSpec):
     def keys(self) -> tuple[str, ...]:
         return self.by
 
+    def holds_rows(self, schemas: Sequence[StreamSchema]) -> bool:
+        return True
+
     @property
     def accepts_updates(self) -> bool:
         return True

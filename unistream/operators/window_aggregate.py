@@ -38,8 +38,11 @@ class AlignedWindowSpec(WindowSpec):
     """Windows on a grid of time, the same for all keys."""
 
     name: ClassVar[str] = "window"
-    by_time: ClassVar[bool] = True
     window: AlignedWindow
+
+    @property
+    def by_time(self) -> bool:
+        return True
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         found = super().schema(inputs)
@@ -75,8 +78,11 @@ class SameWindowSpec(WindowSpec):
     """Results of a window, put together by the window they are from."""
 
     name: ClassVar[str] = "window"
-    by_time: ClassVar[bool] = True
     window: SameWindow
+
+    @property
+    def by_time(self) -> bool:
+        return True
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         time = inputs[0].event_time

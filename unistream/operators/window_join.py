@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -42,8 +42,11 @@ _ROW, _PART, _WINDOW = "__row", "__part", "__window"
 class WindowJoin(JoinSpec):
     """Pairs of rows in one window, once it has closed; rows without a partner in it come then too."""
 
-    by_time: ClassVar[bool] = True
     window: AlignedWindow
+
+    @property
+    def by_time(self) -> bool:
+        return True
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         check_timed(inputs, "A join in windows", self.where)

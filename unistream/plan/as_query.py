@@ -7,6 +7,8 @@ from collections.abc import Callable
 import polars as pl
 
 from unistream.config import Settings
+from unistream.expressions.analysis import columns_read
+from unistream.expressions.schema import StreamSchema
 from unistream.one_query import Conditions, RowWatch, Terms
 from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
 from unistream.operators.watermarks import EventTimeSpec
@@ -36,7 +38,7 @@ class AsQuery:
                 return self._scan(node)
             case Apply(spec=EventTimeSpec() as spec, over=(below,)):
                 return self._timed(below, spec, in_time)
-            case Apply(spec=spec) if spec.by_time and not self._fits(node):
+            case Apply(spec=spec) if spec.holds_rows(_schemas(node)) and not self._fits(node):
                 return None
             case Apply(spec=spec) if spec.by_order and not _in_order(node.over[0]):
                 return None
@@ -51,13 +53,18 @@ class AsQuery:
             case Union():
                 return pl.concat(found, how="vertical")
             case Apply():
-                return node.spec.lazy(found, [child.schema for child in node.inputs])
+                return node.spec.lazy(found, _schemas(node))
         return None
 
     def _scan(self, node: Scan, watch: Watch | None = None) -> pl.LazyFrame | None:
-        request = node.request
-        query = node.source.lazy(Terms(request.columns, watch, self._own_reader, self._conditions))
-        return query if query is None or request.predicate is None else query.filter(request.predicate)
+        columns, predicate = node.request.columns, node.request.predicate
+        read = columns
+        if columns is not None and predicate is not None:
+            read = tuple(dict.fromkeys([*columns, *columns_read(predicate)]))
+        query = node.source.lazy(Terms(read, watch, self._own_reader, self._conditions))
+        if query is None or predicate is None:
+            return query
+        return query.filter(predicate) if columns is None else query.filter(predicate).select(columns)
 
     def _timed(self, below: Node, spec: EventTimeSpec, in_time: bool) -> pl.LazyFrame | None:
         """Rows with event time, where it is known ahead or watched that none is rejected, and none late."""
@@ -83,6 +90,10 @@ class AsQuery:
         sizes = [scan.source.size() for scan in walk([node]) if isinstance(scan, Scan)]
         known = [size for size in sizes if size is not None]
         return len(known) == len(sizes) and sum(known) <= self._settings.memory_budget_bytes
+
+
+def _schemas(node: Node) -> list[StreamSchema]:
+    return [child.schema for child in node.inputs]
 
 
 def _in_order(node: Node) -> bool:
