@@ -14,19 +14,20 @@ from unistream.durations import Duration, seconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.io.base import Position, Reader, Request, Source
 from unistream.io.compressed_bytes import COMPRESSED, open_bytes
+from unistream.io.csv_query import CsvQuery
 from unistream.io.format_base import checked_policy
 from unistream.io.format_inference import infer_csv, infer_ndjson
 from unistream.io.formats import CsvFormat, Format, NdjsonFormat, TextFormat
 from unistream.io.frames import as_schema
 from unistream.io.hive import WithFolderColumns, folder_columns
 from unistream.io.line_cutter import LineCutter
-from unistream.io.line_query import OwnReading, PlainCsv
+from unistream.io.line_query import OwnReading
 from unistream.io.line_reader import LineReader
 from unistream.io.line_split import LineOptions
 from unistream.io.listing import Listing, Paths
 from unistream.io.tail import TailReader
 from unistream.location import user_location
-from unistream.one_query import Terms
+from unistream.one_query import Reading, Terms
 
 MAX_LINE_BYTES = 1 << 20
 INFERENCE_BYTES = 4 << 20
@@ -119,8 +120,8 @@ class LineFileSource(Source):
             return None
         entries = self.listing.find()  # what is missing is told now, not from within the query
         columns = tuple(self.schema()) if terms.columns is None else terms.columns
-        if not terms.own_reader and isinstance(self.format, CsvFormat) and not self._folder_columns:
-            plan = PlainCsv(self.format, [entry.path for entry in entries], self.max_line_bytes)
+        if terms.reading < Reading.OWN and isinstance(self.format, CsvFormat) and not self._folder_columns:
+            plan = CsvQuery(self.format, [entry.path for entry in entries], self.max_line_bytes)
             if plan.possible:
                 return plan.query(columns, terms)
         if self.on_error != "fail":

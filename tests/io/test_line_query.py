@@ -11,7 +11,8 @@ import pytest
 
 import unistream as us
 from unistream.errors import UnistreamError
-from unistream.io.line_query import LOOK_BYTES
+from unistream.io import csv_query
+from unistream.io.csv_look import LOOK_BYTES
 
 SCHEMA = {"a": pl.Int64, "t": pl.Datetime("ms"), "f": pl.Float64, "s": pl.String}
 START = 1_700_000_000_000
@@ -21,6 +22,12 @@ ODD_LINES = [
     b"1,2,3,\xff", b"\xef\xbb\xbf1,2,3,s", b"99999999999999999999,2,3,s", b"1,2,3,s\r", b"1,2,3,s,", b",2,3",
     b"NA,2,3,s",
 ]  # fmt: skip
+
+
+@pytest.fixture
+def hopeful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are long enough to be read as if there were no quotes, to begin with."""
+    monkeypatch.setattr(csv_query, "LEAST_PLAIN", 0)
 
 
 def line(number: int) -> bytes:
@@ -56,7 +63,10 @@ def views(scan: us.Stream) -> list[us.Stream]:
 
 @pytest.mark.parametrize("odd", ODD_LINES, ids=range(len(ODD_LINES)))
 @pytest.mark.parametrize(("place", "end"), [(0, b"\n"), (11, b"\n"), (20, b"")])
-def test_odd_lines(tmp_path: Path, odd: bytes, place: int, end: bytes) -> None:
+def test_odd_lines(
+    tmp_path: Path, odd: bytes, place: int, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_query, "LEAST_PLAIN", 0 if place == 11 else 1 << 30)
     lines = [line(number) for number in range(20)]
     (tmp_path / "0.csv").write_bytes(b"\n".join(lines) + b"\n")
     (tmp_path / "1.csv").write_bytes(b"\n".join([*lines[:place], odd, *lines[place:]]) + end)
@@ -67,7 +77,7 @@ def test_odd_lines(tmp_path: Path, odd: bytes, place: int, end: bytes) -> None:
             both(view)
 
 
-def test_random_files(tmp_path: Path) -> None:
+def test_random_files(tmp_path: Path, hopeful: None) -> None:
     draw = random.Random(7)
     for _ in range(30):
         lines = [line(number) for number in range(draw.randrange(1, 60))]
@@ -107,7 +117,7 @@ def test_long_lines(tmp_path: Path, length: int, last: bool) -> None:
     assert rows == [(number,) for number in ([0] if last else [0, 1])] or length <= LOOK_BYTES
 
 
-def test_what_is_wrong_far_behind_is_found(tmp_path: Path) -> None:
+def test_what_is_wrong_far_behind_is_found(tmp_path: Path, hopeful: None) -> None:
     good = b"".join(line(number) + b"\n" for number in range(60_000))
     scan = us.scan_csv(tmp_path, schema=SCHEMA, has_header=False)
     for bad in (b"1,2,3\n", b"1,2,3,4,5\n", b"x,2,3,4\n", b'1,2,3,"\n'):
@@ -130,7 +140,7 @@ def test_rows_that_come_late_are_late(tmp_path: Path, delay: str, counted: int) 
     assert one["n"].sum() == counted
 
 
-def test_nothing_shows_of_a_query_that_was_given_up(tmp_path: Path) -> None:
+def test_nothing_shows_of_a_query_that_was_given_up(tmp_path: Path, hopeful: None) -> None:
     lines = [line(number) for number in range(50_000)]
     (tmp_path / "x.csv").write_bytes(b"\n".join([*lines, b'1,2,3,"a quote"']))
     job = us.scan_csv(tmp_path / "x.csv", schema=SCHEMA, has_header=False).sink_parquet(tmp_path / "out")
