@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
     import polars as pl
 
 
+class Reading(IntEnum):
+    """How sources are read within a query; what comes later is slower and takes less for granted."""
+
+    PLAIN = 0
+    QUOTED = 1
+    OWN = 2
+
+
 class Unmet(Exception):
     """Rows were found for which one query would not give what ticks give.
 
-    With `other_reader` only the way of reading is at fault: one query with the source's own reader may do.
+    With `instead` only the way of reading is at fault: a query that reads in this one may do.
     """
 
-    def __init__(self, why: str, other_reader: bool = False) -> None:
+    def __init__(self, why: str, instead: Reading | None = None) -> None:
         super().__init__(why)
-        self.other_reader = other_reader
+        self.instead = instead
 
 
 class RowWatch(Protocol):
@@ -60,9 +69,9 @@ class Conditions:
         """Call this when the query has run to its end."""
         self._after.append(check)
 
-    def fail(self, why: str, other_reader: bool = False) -> NoReturn:
+    def fail(self, why: str, instead: Reading | None = None) -> NoReturn:
         """The query must not be used; from any thread. Kept, for Polars wraps what is raised within it."""
-        self.unmet = self.unmet or Unmet(why, other_reader)
+        self.unmet = self.unmet or Unmet(why, instead)
         raise self.unmet
 
     def begin(self) -> None:
@@ -81,7 +90,7 @@ class Conditions:
         """What to make of an error of the query: `Unmet` when that may be behind it, else the error."""
         self.over = True
         if self.unmet is None and self.reads_leniently:
-            self.unmet = Unmet(str(error).partition("\n")[0], other_reader=True)
+            self.unmet = Unmet(str(error).partition("\n")[0], instead=Reading.OWN)
         return self.unmet or error
 
 
@@ -89,10 +98,10 @@ class Conditions:
 class Terms:
     """What a plan asks of a source that it wants to read within one query.
 
-    `watch` makes a watch that has to see every row. `own_reader` says that another reader was tried in vain.
+    `watch` makes a watch that has to see every row.
     """
 
     columns: tuple[str, ...] | None = None
     watch: Callable[[], RowWatch] | None = None
-    own_reader: bool = False
+    reading: Reading = Reading.PLAIN
     conditions: Conditions = field(default_factory=Conditions)

@@ -9,7 +9,7 @@ import polars as pl
 from unistream.config import Settings
 from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import StreamSchema
-from unistream.one_query import Conditions, RowWatch, Terms
+from unistream.one_query import Conditions, Reading, RowWatch, Terms
 from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
 from unistream.operators.watermarks import EventTimeSpec
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
@@ -19,15 +19,12 @@ Watch = Callable[[], RowWatch]
 
 
 class AsQuery:
-    """Builds the query from the scans up; what must hold of their rows is added to the conditions.
+    """Builds the query from the scans up; what must hold of their rows is added to the conditions."""
 
-    `own_reader` asks sources to read by themselves, because another reader was tried in vain.
-    """
-
-    def __init__(self, settings: Settings, conditions: Conditions, own_reader: bool) -> None:
+    def __init__(self, settings: Settings, conditions: Conditions, reading: Reading) -> None:
         self._settings = settings
         self._conditions = conditions
-        self._own_reader = own_reader
+        self._reading = reading
 
     def of(self, node: Node, in_time: bool = False) -> pl.LazyFrame | None:
         """The rows of a node, or None. `in_time` says that a step above gives other rows if some are late."""
@@ -61,7 +58,7 @@ class AsQuery:
         read = columns
         if columns is not None and predicate is not None:
             read = tuple(dict.fromkeys([*columns, *columns_read(predicate)]))
-        query = node.source.lazy(Terms(read, watch, self._own_reader, self._conditions))
+        query = node.source.lazy(Terms(read, watch, self._reading, self._conditions))
         if query is None or predicate is None:
             return query
         return query.filter(predicate) if columns is None else query.filter(predicate).select(columns)

@@ -12,7 +12,7 @@ from unistream.config import Settings
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
-from unistream.one_query import Conditions, Unmet
+from unistream.one_query import Conditions, Reading, Unmet
 from unistream.operators.base import OperatorSpec
 from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
 from unistream.operators.union import UnionSpec
@@ -37,15 +37,15 @@ def lower(roots: Roots, settings: Settings) -> JobGraph:
     return _Lowering(roots).graph()
 
 
-def _one_query(root: Write, settings: Settings, own_reader: bool = False) -> JobGraph | None:
+def _one_query(root: Write, settings: Settings, reading: Reading = Reading.PLAIN) -> JobGraph | None:
     """The plan as one query, with what runs instead when its rows turn out not to be for one."""
     conditions = Conditions()
-    query = AsQuery(settings, conditions, own_reader).of(root.input)
+    query = AsQuery(settings, conditions, reading).of(root.input)
     if query is None:
         return None
 
     def instead(unmet: Unmet) -> JobGraph:
-        again = _one_query(root, settings, own_reader=True) if unmet.other_reader else None
+        again = None if unmet.instead is None else _one_query(root, settings, unmet.instead)
         return again or _Lowering((root,)).graph()
 
     return JobGraph((_query_vertex(root, query, conditions, instead),))
