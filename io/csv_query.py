@@ -116,7 +116,7 @@ class _Reading:
         if frame is None:
             self._conditions.fail("a value does not fit", instead=Reading.OWN)
         if self._watch is not None and wire.height:
-            self._watch.see(int(wire.item(0, ROW)), frame)
+            self._watch.see(int(wire.get_column(ROW)[0]), frame)
         with self._lock:
             self._rows += wire.height
-        return frame.select(self._columns)
+        return pl.DataFrame([frame.get_column(name) for name in self._columns])
