@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from unistream.clock import Random
-from unistream.expressions.arrival_order import is_settled, minds_order
+from unistream.expressions.arrival_order import is_settled
+from unistream.expressions.order_shape import asks_for_order
 from unistream.testing import assert_same_rows
 
 V, W = pl.col("v"), pl.col("w")
@@ -47,6 +48,7 @@ ORDERED = {
     "last known": V.last(ignore_nulls=True),
     "first of some": V.filter(W > 1).first(),
     "values": V,
+    "pairs of some": (V.filter(W > 1) - W.filter(V > 1)).sum(),
     "list": V.implode(),
     "at the first": W.filter(V.first() == V).sum(),
     "first at the greatest": W.filter(V.max() == V).first(),
@@ -69,7 +71,7 @@ CHOSEN = {
 @pytest.mark.parametrize("name", ORDERLESS)
 def test_those_that_do_not(name: str) -> None:
     expr = ORDERLESS[name]
-    assert not minds_order(expr.alias("x"))
+    assert not asks_for_order([expr.alias("x")])
     assert is_settled(expr.alias("x"))
     rows = pl.DataFrame({"v": [5, 1, None, 5, 2, 2, 7, 1], "w": [1, 2, 3, 4, 5, 6, 7, 8]})
     expected = rows.group_by(one=pl.lit(1)).agg(x=expr)
@@ -80,18 +82,18 @@ def test_those_that_do_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", ORDERED)
 def test_those_that_do(name: str) -> None:
-    assert minds_order(ORDERED[name].alias("x"))
+    assert asks_for_order([ORDERED[name].alias("x")])
     assert is_settled(ORDERED[name].alias("x"))
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_those_in_which_order_may_not_say_it_all(name: str) -> None:
-    assert minds_order(CHOSEN[name].alias("x"))
+    assert asks_for_order([CHOSEN[name].alias("x")])
     assert not is_settled(CHOSEN[name].alias("x"))
 
 
 def test_what_cannot_be_read_minds_order() -> None:
     lock = Lock()
     unpicklable = V.map_batches(lambda series: series.sum() if lock else None)
-    assert minds_order(unpicklable)
+    assert asks_for_order([unpicklable])
     assert not is_settled(unpicklable)

@@ -12,7 +12,7 @@ from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import columns_read, output_schema
-from unistream.expressions.arrival_order import minds_order
+from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
@@ -63,7 +63,7 @@ class Over(OperatorSpec):
 
     @property
     def by_order(self) -> bool:
-        return self.rows is not None or any(minds_order(expr) for expr in self.exprs)
+        return self.rows is not None or asks_for_order(self.exprs)
 
     @property
     def keeps_order(self) -> bool:

@@ -13,9 +13,10 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
-from unistream.expressions.arrival_order import is_settled, minds_order
+from unistream.expressions.arrival_order import is_settled
 from unistream.expressions.changelog import COMING
 from unistream.expressions.expression_tree import cast_column
+from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
@@ -76,7 +77,7 @@ class RunningAggregate(OperatorSpec):
 
     @property
     def by_order(self) -> bool:
-        return any(minds_order(expr) for expr in self.exprs)
+        return asks_for_order(self.exprs)
 
     def holds_rows(self, schemas: Sequence[StreamSchema]) -> bool:
         return isinstance(decompose(self.exprs, schemas[0].columns, self.by), Holistic)
