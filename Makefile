@@ -21,7 +21,7 @@ demo: dev ## Run the main job: batch, live, killed, resumed, compared
 	$(BIN)/unistream demo
 
 test: dev ## Run the tests, on up to four processors
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: dev ## Run the tests that take longer than a few seconds
 	$(BIN)/python -m pytest -q -m slow
