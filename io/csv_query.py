@@ -41,10 +41,14 @@ class CsvQuery:
         )
         if not self.possible:
             return
-        with Path(paths[0]).open("rb") as file:
-            begins = file.read(LOOK_BYTES)
+        try:
+            with Path(paths[0]).open("rb") as file:
+                begins = file.read(LOOK_BYTES)
+            small = sum(Path(path).stat().st_size for path in paths) < LEAST_PLAIN
+        except OSError:  # the source's own reader says what it is
+            self.possible = False
+            return
         self._format = lined_up(format, begins, paths[0])
-        small = sum(Path(path).stat().st_size for path in paths) < LEAST_PLAIN
         self._quoted = format.quote is not None and (small or format.quote in begins)
 
     def query(self, columns: Sequence[str], terms: Terms) -> pl.LazyFrame:

@@ -148,3 +148,20 @@ def test_nothing_shows_of_a_query_that_was_given_up(tmp_path: Path, hopeful: Non
     rows = pl.read_parquet(tmp_path / "out" / "*.parquet")
     assert rows.height == progress.rows_out == 50_001
     assert rows["a"].to_list() == [*range(50_000), 1]
+
+
+def test_a_file_that_goes_while_the_plan_is_built_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(line(0))
+    scan = us.scan_csv(path, schema=SCHEMA, has_header=False)
+    opened = Path.open
+
+    def gone(self: Path, *args: Any, **options: Any) -> Any:
+        path.unlink(missing_ok=True)
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", gone)
+    with pytest.raises(UnistreamError, match=r"Cannot read .*x\.csv|No such file"):
+        scan.collect()
