@@ -41,14 +41,6 @@ def lined_up(format: CsvFormat, begins: bytes, path: str) -> CsvFormat:
         return format
 
 
-class Wrong(Exception):
-    """Bytes that another way of reading may take differently."""
-
-    def __init__(self, why: str, instead: Reading = Reading.OWN) -> None:
-        super().__init__(why)
-        self.instead = instead
-
-
 @dataclass(frozen=True, slots=True)
 class Signs:
     """What to look for. Unless files are `quoted` there must be no quotes, which is quickly seen."""
@@ -70,7 +62,7 @@ class FileLook:
         self.separators = 0
 
     def look(self, data: bytearray, size: int) -> None:
-        """The next `size` bytes, and two more that show how a quote at their end goes on. Raises `Wrong`."""
+        """The next `size` bytes, and two more that show how a quote at their end goes on. Raises `Unmet`."""
         self._check_line(data, size)
         signs = self._signs
         if signs.quote is None or (not self._inside and data.find(signs.quote, 0, size) < 0):
@@ -78,19 +70,19 @@ class FileLook:
         elif signs.quoted:
             self._look_at_quotes(np.frombuffer(data, np.uint8, size + AHEAD), size)
         else:
-            raise Wrong("there are quotes", Reading.QUOTED)
+            raise Unmet("there are quotes", Reading.QUOTED)
         self._place += size
         self._before = data[size - 1]
 
     def end(self) -> None:
-        """There is no more. Raises `Wrong`."""
+        """There is no more. Raises `Unmet`."""
         if self._inside:
-            raise Wrong("a quote does not close")
+            raise Unmet("a quote does not close", Reading.OWN)
 
     def _check_line(self, data: bytearray, size: int) -> None:
         ends = data.find(b"\n", 0, size)
         if self._place + (ends if ends >= 0 else size) - self._line_began > self._signs.longest_line:
-            raise Wrong("a line is too long")
+            raise Unmet("a line is too long", Reading.OWN)
         if ends >= 0:
             self._line_began = self._place + data.rfind(b"\n", 0, size) + 1
 
@@ -103,7 +95,7 @@ class FileLook:
         self._check_quotes(seen, quotes[first::2], quotes[1 - first :: 2])
         inside = (np.cumsum(is_quote, dtype=np.uint8) + np.uint8(first)) & 1 == 1
         if (inside & (signs == NEWLINE)).any():
-            raise Wrong("a newline stands within quotes")
+            raise Unmet("a newline stands within quotes", Reading.OWN)
         self.separators += int(np.count_nonzero(~inside & (signs == self._signs.separator)))
         self._inside = bool((first + len(quotes)) % 2)
 
@@ -113,7 +105,7 @@ class FileLook:
         before[opens == 0] = self._before
         ended = (after == RETURN) & (second == NEWLINE)
         if not (self._is_edge(before).all() and (self._is_edge(after) | ended).all()):
-            raise Wrong("a quote stands inside a field")
+            raise Unmet("a quote stands inside a field", Reading.OWN)
 
     def _is_edge(self, signs: Bytes) -> npt.NDArray[np.bool_]:
         assert self._signs.quote is not None
@@ -162,11 +154,10 @@ class FilesLook:
         try:
             for path in self._paths:
                 self._look_at(path)
-        except Wrong as wrong:
-            self._error = wrong
-            self._conditions.unmet = self._conditions.unmet or Unmet(str(wrong), wrong.instead)
         except Exception as error:
             self._error = error
+            if isinstance(error, Unmet):  # the query need not go on
+                self._conditions.unmet = self._conditions.unmet or error
 
     def _look_at(self, path: str) -> None:
         found = FileLook(self._signs)

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from unistream.io import csv_look
-from unistream.io.csv_look import FilesLook, Wrong
+from unistream.io.csv_look import FilesLook
 from unistream.io.format_csv import CsvFormat
 from unistream.io.format_csv_rules import CsvRules
-from unistream.one_query import Conditions, Reading
+from unistream.one_query import Conditions, Reading, Unmet
 
 FORMAT = CsvFormat(pl.Schema({"a": pl.String, "b": pl.String}), has_header=False)
 
@@ -48,7 +48,7 @@ def test_random_bytes(block: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         try:
             found = looked(tmp_path / "x.csv")
             right += 1
-        except Wrong:
+        except Unmet:
             found = None
         assert found == expected(data), data
     assert right > 20
@@ -61,12 +61,12 @@ def test_long_lines_and_hoped_for_files(block: int, monkeypatch: pytest.MonkeyPa
     for length in (19, 20, 21, 500):
         path.write_bytes(b"a,b\n" + b"x" * length + b"\na,b\n")
         if length > 20 and block < length:
-            with pytest.raises(Wrong, match="too long"):
+            with pytest.raises(Unmet, match="too long"):
                 looked(path, longest=20)
         elif length <= 20:
             assert looked(path, longest=20) == 2
     path.write_bytes(b"a,b\n" * 1000 + b'"a",b\n')
-    with pytest.raises(Wrong, match="there are quotes") as told:
+    with pytest.raises(Unmet, match="there are quotes") as told:
         looked(path, quoted=False)
     assert told.value.instead is Reading.QUOTED
     assert looked(path) == 1001

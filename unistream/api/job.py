@@ -73,14 +73,7 @@ class Job:
 
         with terminable():
             run = self._prepared(
-                until=until,
-                checkpoint=checkpoint,
-                every=every,
-                restore=restore,
-                restart=restart,
-                allow_dropped_state=allow_dropped_state,
-                settings=settings,
-                clock=clock,
+                until, checkpoint, every, restore, restart, allow_dropped_state, settings, clock
             )
             try:
                 run._execution.start()
@@ -116,22 +109,12 @@ class Job:
         the same arguments, the job goes on from the newest. Going back does not take back what sinks have
         written since, so write to a new place.
         """
-        run = self._prepared(
-            until=until,
-            checkpoint=checkpoint,
-            every=every,
-            restore=restore,
-            restart=restart,
-            allow_dropped_state=allow_dropped_state,
-            settings=settings,
-            clock=clock,
-        )
+        run = self._prepared(until, checkpoint, every, restore, restart, allow_dropped_state, settings, clock)
         run._execution.start()
         return run
 
     def _prepared(
         self,
-        *,
         until: Until,
         checkpoint: str | Path | None,
         every: Duration | None,
