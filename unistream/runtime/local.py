@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
-from unistream.errors import InvalidSettings, JobFailed, UnistreamError
+from unistream.errors import InvalidSettings, UnistreamError
 from unistream.faults import point
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
@@ -26,8 +26,9 @@ from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
 from unistream.runtime.precedence import Precedence
 from unistream.runtime.progress import Progress
+from unistream.runtime.query_run import run_query
 from unistream.runtime.questions import Questions
-from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task, failure
+from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task
 from unistream.runtime.time_report import TimeReport, time_report
 from unistream.state.backend import StateStore
 
@@ -341,24 +342,12 @@ class LocalRuntime:
         vertex = self._graph.of_kind(Kind.QUERY)[0]
         payload = vertex.payload
         assert isinstance(payload, WholeQuery)
-        conditions = payload.conditions
-        if not conditions:
+        if not payload.conditions:
             self._questions.close()  # there are no ticks, and no state
         try:
-            conditions.begin()
-            token = query.run()
-            conditions.end()
+            token = run_query(vertex, payload, query)
         except Cancelled:
             return False
-        except Unmet:
-            raise
-        except Exception as error:
-            cause = conditions.failed(error)
-            if isinstance(cause, (Unmet, JobFailed)):
-                raise cause from error
-            raise failure(vertex, error) from error
-        finally:
-            conditions.over = True
         self._questions.close()
         if token is not None:
             payload.sink.commit([token])
