@@ -12,7 +12,7 @@ from unistream.operators.window_contents import SEQUENCE, Contents
 from unistream.operators.window_layout import PANE, Layout
 from unistream.state.backend import StateStore
 
-FOLD_ROWS = 131_072
+FOLD_ROWS = 262_144
 """Folding fewer rows at once costs more per row; keeping more costs memory."""
 
 MOST_BUCKETS = 256

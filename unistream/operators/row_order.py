@@ -11,6 +11,7 @@ import polars as pl
 from unistream.state.backend import RowIds
 
 Positions = npt.NDArray[np.intp]
+Numbers = npt.NDArray[np.int64]
 
 
 def in_row_order(rows: RowIds) -> Positions:
@@ -23,6 +24,29 @@ def in_row_order(rows: RowIds) -> Positions:
     packed = (rows << 32) | np.arange(len(rows))
     packed.sort()
     order: Positions = packed & 0xFFFFFFFF
+    return order
+
+
+def in_pair_order(major: Numbers, minor: Numbers) -> Positions:
+    """Positions by one number, then by another, equal ones as they came.
+
+    >>> in_pair_order(np.array([7, 2, 7]), np.array([1, 5, 0])).tolist()
+    [1, 2, 0]
+    """
+    count = len(major)
+    if not count:
+        return np.empty(0, dtype=np.intp)
+    low, least = int(major.min()), int(minor.min())
+    bits, minor_bits = count.bit_length(), int(minor.max() - least).bit_length()
+    if (int(major.max()) - low).bit_length() + minor_bits + bits > 62:
+        return np.lexsort((minor, major))
+    packed = major - low  # one number holds all three: sorting numbers is faster than sorting their places
+    packed <<= minor_bits
+    packed |= minor - least
+    packed <<= bits
+    packed |= np.arange(count)
+    packed.sort()
+    order: Positions = packed & ((1 << bits) - 1)
     return order
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unistream.elements import MAX_TIME
+from unistream.operators.row_places import runs_of
 from unistream.operators.time_grid import Ticks
 from unistream.state.backend import RowIds
 
@@ -32,8 +33,8 @@ class EndCalendar:
         if first == last:
             self._pages.setdefault(first, []).append(rows)
             return
-        order = np.argsort(pages, kind="stable")
-        numbers, starts = np.unique(pages[order], return_index=True)
+        order, starts = runs_of(pages - first)
+        numbers = pages[order[starts]]
         for number, part in zip(numbers.tolist(), np.split(rows[order], starts[1:]), strict=True):
             self._pages.setdefault(number, []).append(part)
 

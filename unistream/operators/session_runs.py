@@ -10,9 +10,8 @@ import polars as pl
 from unistream.expressions.aggregates import StateColumn
 from unistream.expressions.schema import StreamSchema
 from unistream.operators.folded_array import folds_in_place
-from unistream.operators.row_order import Positions, columns_of
+from unistream.operators.row_order import Positions, columns_of, in_pair_order
 from unistream.operators.run_reducer import RunReducer
-from unistream.operators.session_intervals import Codes
 from unistream.operators.session_lateness import Marks
 from unistream.operators.session_table import Given, SessionTable
 from unistream.operators.time_grid import Ticks
@@ -56,7 +55,7 @@ class SessionRuns:
         if values is None:
             return np.arange(rows.height)
         ids = table.place(columns_of(rows, self._by) if self._by else pl.DataFrame(height=rows.height))
-        order = _by_row_and_time(ids, starts)
+        order = in_pair_order(ids, starts)
         times, of = starts[order], ids[order]
         apart = (of[1:] != of[:-1]) | (times[1:] - times[:-1] >= self._gap)
         first = np.flatnonzero(np.append(True, apart))
@@ -88,16 +87,3 @@ class SessionRuns:
         touches_older = (now.counts > 1) & (begins < now.floors)
         close |= ~fresh & (begins < now.starts) & (touches_older | (ends <= now.starts))
         return fresh, close
-
-
-def _by_row_and_time(ids: RowIds, starts: Ticks) -> Positions:
-    """Positions by row, then by time, then as they came."""
-    low = int(starts.min())
-    row_bits, time_bits = int(ids.max()).bit_length(), int(starts.max() - low).bit_length()
-    bits = len(ids).bit_length()
-    if row_bits + time_bits + bits > 62:
-        return np.lexsort((starts, ids))
-    packed = (((ids << time_bits) | (starts - low)) << bits) | np.arange(len(ids))
-    packed.sort()  # sorting numbers is faster than sorting their places
-    order: Codes = packed & ((1 << bits) - 1)
-    return order

@@ -59,9 +59,12 @@ class FixedGrid(Grid):
         self.anchor = anchor % width
 
     def floor(self, ticks: pl.Series) -> pl.Series:
+        numbers = ticks.to_numpy()  # NumPy divides by one number several times as fast as Polars
+        pieces = (numbers - self.anchor if self.anchor else numbers) // self.width
+        pieces *= self.width
         if self.anchor:
-            return (ticks - self.anchor) // self.width * self.width + self.anchor
-        return ticks // self.width * self.width
+            pieces += self.anchor
+        return pl.Series(ticks.name, pieces)
 
     def next(self, starts: pl.Series) -> pl.Series:
         return starts + self.width
