@@ -13,6 +13,7 @@ import polars as pl
 
 from unistream.errors import DataError
 from unistream.io.byte_counts import CACHED, count_byte
+from unistream.io.byte_marks import Bytes, count, marks, within
 from unistream.io.format_csv import CsvFormat
 from unistream.one_query import Conditions, Reading, Unmet
 
@@ -24,7 +25,6 @@ AHEAD = 2
 
 NEWLINE, RETURN = 10, 13
 
-Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
 
 
@@ -89,14 +89,13 @@ class FileLook:
     def _look_at_quotes(self, seen: Bytes, size: int) -> None:
         assert self._signs.quote is not None
         signs = seen[:size]
-        is_quote = signs == self._signs.quote[0]
-        quotes = np.flatnonzero(is_quote)
+        quotes = np.flatnonzero(signs == self._signs.quote[0])
         first = int(self._inside)
         self._check_quotes(seen, quotes[first::2], quotes[1 - first :: 2])
-        inside = (np.cumsum(is_quote, dtype=np.uint8) + np.uint8(first)) & 1 == 1
-        if (inside & (signs == NEWLINE)).any():
+        inside = within(marks(signs, self._signs.quote[0]), begun=self._inside)
+        if (inside & marks(signs, NEWLINE)).any():
             raise Unmet("a newline stands within quotes", Reading.OWN)
-        self.separators += int(np.count_nonzero(~inside & (signs == self._signs.separator)))
+        self.separators += count(~inside & marks(signs, self._signs.separator))
         self._inside = bool((first + len(quotes)) % 2)
 
     def _check_quotes(self, seen: Bytes, opens: Places, closes: Places) -> None:

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from unistream.io.byte_counts import count_byte
+from unistream.io.byte_marks import Bytes, Marks, chosen, count, last, marks, within
 
 NEWLINE, RETURN = 10, 13
-
-Bytes = npt.NDArray[np.uint8]
 
 
 class CsvRules:
@@ -43,27 +41,24 @@ class CsvRules:
         if unquoted and ends_filled:
             return count_byte(data, self._separator) == rows * (self._fields - 1)
         signs = np.frombuffer(data, np.uint8)
-        separators = signs == self._separator
-        outside = None if unquoted else self._outside(signs)
-        if outside is not None:
+        separators, newlines = marks(signs, self._separator), marks(signs, NEWLINE)
+        if not unquoted:
+            outside = self._outside(signs)
             separators &= outside
-        if np.count_nonzero(separators) != rows * (self._fields - 1):
-            return False
-        newlines = signs == NEWLINE
-        if outside is not None:
             newlines &= outside
-        if np.count_nonzero(newlines) + (not data.endswith(b"\n")) != rows:
+        if count(separators) != rows * (self._fields - 1):
+            return False
+        if count(newlines) + (not data.endswith(b"\n")) != rows:
             return False
         if ends_filled or all_read:
             return True
-        marks = signs[separators | newlines]  # fields may be missing in one row and too many in another
-        return bool((marks[self._fields - 1 :: self._fields] == NEWLINE).all())
+        ends = chosen(signs, separators | newlines)  # fields may be missing in one row, too many in another
+        return bool((ends[self._fields - 1 :: self._fields] == NEWLINE).all())
 
-    def _outside(self, signs: Bytes) -> npt.NDArray[np.bool_]:
+    def _outside(self, signs: Bytes) -> Marks:
         """Which bytes are not within quotes, by counting quotes."""
         assert self.quote is not None
-        inside: npt.NDArray[np.bool_] = np.cumsum(signs == self.quote[0], dtype=np.uint8) & 1 == 1
-        return ~inside
+        return ~within(marks(signs, self.quote[0]))
 
     def _well_quoted(self, signs: Bytes) -> bool:
         """Whether quotes open at the beginning of a field, close at its end, or are doubled in between."""
@@ -87,9 +82,9 @@ class CsvRules:
         if self.unquoted(data):
             return data.rfind(b"\n") + 1
         signs = np.frombuffer(data, np.uint8)
-        ends = np.flatnonzero((signs == NEWLINE) & self._outside(signs))
-        if len(ends) and self._well_quoted(signs[: ends[-1] + 1]):
-            return int(ends[-1]) + 1
+        end = last(marks(signs, NEWLINE) & self._outside(signs)) + 1
+        if end and self._well_quoted(signs[:end]):
+            return end
         return self._scanned_end(data)
 
     def _scanned_end(self, data: bytes) -> int:

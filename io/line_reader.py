@@ -25,8 +25,17 @@ DECODERS = 2
 AHEAD = DECODERS + 1
 """Units of a file that are read before the first of them is given: some are decoded while others wait."""
 
-LEAST_AHEAD = 4 * UNIT_BYTES
+LEAST_AHEAD = 8 << 20
 """Bytes of a file from which on that is done."""
+
+LEAST_UNITS = 8
+"""Units a file is cut into at least, unless they were smaller than `SMALL_UNIT`: so that there is something
+to do ahead."""
+
+SMALL_UNIT = 2 << 20
+
+FREED_BYTES = 30 << 20
+"""More is given back to the system by the C library whatever has been freed before."""
 
 MANY_FILES = 1000
 """With more files waiting, which ones wait is told anew only now and then: telling takes a step for each."""
@@ -81,7 +90,8 @@ class LineReader(Reader):
             self._opened += 1
             if len(self._queue) < MANY_FILES or self._opened % RENEWED_EVERY == 0:
                 self._renew_pending()
-        chunk = self._file.next_chunk(self._unit(max_rows), self._pool_for(self._file.entry))
+        entry = self._file.entry
+        chunk = self._file.next_chunk(self._unit(max_rows, entry.size), self._pool_for(entry))
         rows = chunk.frame.height
         if rows:
             self._row_bytes = chunk.nbytes / rows
@@ -116,11 +126,12 @@ class LineReader(Reader):
             self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="unistream-decode")
         return self._pool
 
-    def _unit(self, max_rows: int) -> int:
-        """Bytes that hold about `max_rows`."""
+    def _unit(self, max_rows: int, size: int) -> int:
+        """Bytes that hold about `max_rows`, or fewer of a file of this size."""
         if not self._row_bytes:
             return FIRST_BYTES
-        return int(min(max(max_rows * self._row_bytes, 4096), UNIT_BYTES))
+        most = min(UNIT_BYTES, max(SMALL_UNIT, size // LEAST_UNITS))
+        return int(min(max(max_rows * self._row_bytes, 4096), most))
 
     def _nothing_to_read(self) -> Wait | Exhausted:
         if self._watch is None:
@@ -259,7 +270,7 @@ def _keep_freed_memory() -> None:
     It gives the largest back to the system at once, and clearing the pages of new ones costs as much as
     reading them. Where a block even larger has been freed it keeps these (glibc; others do not mind).
     """
-    bytes(8 * UNIT_BYTES)
+    bytes(FREED_BYTES)
 
 
 def _warn_of_changes(found: list[FileEntry], ended: Mapping[str, Position]) -> None:

@@ -21,8 +21,8 @@ from unistream.io.format_base import (
 from unistream.io.formats import CsvFormat, Format
 from unistream.io.line_cutter import Cut, LineCutter
 
-UNIT_BYTES = 2 << 20
-"""Most bytes read and decoded at once."""
+UNIT_BYTES = 6 << 20
+"""Most bytes read and decoded at once: each call of the parser has its price, and memory grows with them."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,17 @@ from unistream.elements import Batch
 from unistream.errors import DataError, some_of
 from unistream.expressions.analysis import columns_read, is_constant
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.expressions.shared_parts import share_work
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
 SMALL_FRAME = 20_000
 """Below this many rows one thread is faster than handing expressions to several."""
+
+WORTH_PLANNING = 1_000
+"""From this many rows on, computing common parts of expressions once saves more than finding them costs."""
+
+_SHARING = pl.QueryOptFlags.none()
+_SHARING.comm_subexpr_elim = True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,7 +81,13 @@ class SelectStep(RowStep):
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is not Changes.APPEND:
             return frame.select(*self.exprs, pl.col(CHANGE))
+        if self._share_work and frame.height >= WORTH_PLANNING:
+            return _planned(frame, frame.lazy().select(self.exprs))
         return frame.select_seq(self.exprs) if frame.height < SMALL_FRAME else frame.select(self.exprs)
+
+    @cached_property
+    def _share_work(self) -> bool:
+        return share_work(self.exprs)
 
     def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
         return query.select(self.exprs)
@@ -104,11 +117,15 @@ class WithColumnsStep(RowStep):
         return _keeping(self, needed)
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
-        return (
-            frame.with_columns_seq(self.exprs)
-            if frame.height < SMALL_FRAME
-            else frame.with_columns(self.exprs)
-        )
+        if self._share_work and frame.height >= WORTH_PLANNING:
+            return _planned(frame, frame.lazy().with_columns(self.exprs))
+        if frame.height < SMALL_FRAME:
+            return frame.with_columns_seq(self.exprs)
+        return frame.with_columns(self.exprs)
+
+    @cached_property
+    def _share_work(self) -> bool:
+        return share_work(self.exprs)
 
     def lazy(self, query: pl.LazyFrame) -> pl.LazyFrame:
         return query.with_columns(self.exprs)
@@ -282,6 +299,12 @@ class StatelessOperator(Operator):
             if frame.height == 0:
                 return
         out.emit(frame, batch.split)
+
+
+def _planned(frame: pl.DataFrame, query: pl.LazyFrame) -> pl.DataFrame:
+    return query.collect(
+        optimizations=_SHARING, engine="in-memory" if frame.height < SMALL_FRAME else "streaming"
+    )
 
 
 def _columns_read(exprs: Sequence[pl.Expr]) -> frozenset[str]:
