@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -115,3 +116,13 @@ def brought_into_memory(folder: Path) -> None:
         with file.open("rb") as content:
             while content.read(1 << 24):
                 pass
+
+
+def fetch_pages(megabytes: int = 1500) -> None:
+    """Write to so much memory and give it back.
+
+    The first to ask a virtual machine for pages that lie with its host waits several times as long for them as
+    the next one, who gets them again: without this the order of the runs would be measured.
+    """
+    with mmap.mmap(-1, megabytes << 20) as pages:
+        np.frombuffer(pages, np.uint8)[:: mmap.PAGESIZE] = 1

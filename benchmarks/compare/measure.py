@@ -125,6 +125,7 @@ def measure_all(
             for name in names:
                 if (name, query, number) in done or not credited(name, query, document):
                     continue
+                inputs.fetch_pages()
                 try:
                     answer = attempt(CONTENDERS[name], query, folder, warm=warm)
                 except Failed as error:
