@@ -77,6 +77,14 @@ class Format(ABC):
         return bytes(data).rfind(b"\n") + 1
 
 
+def in_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """The frame with these columns in this order."""
+    if frame.columns == list(names):
+        return frame
+    # Not `select`: it waits for threads of Polars that are busy with the next lines.
+    return pl.DataFrame([frame.get_column(name) for name in names])
+
+
 def count_lines(data: bytes) -> int:
     """Newlines, and a last line without one."""
     return count_byte(data, 10) + (bool(data) and not data.endswith(b"\n"))

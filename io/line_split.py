@@ -14,6 +14,7 @@ from unistream.io.format_base import (
     BYTE_ORDER_MARK,
     Decoded,
     count_lines,
+    in_columns,
     joined,
     rejected_rows,
     unreadable,
@@ -42,10 +43,7 @@ class LineOptions:
 
     def select(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The columns that are asked for, in their order."""
-        if self.columns is None or frame.columns == list(self.columns):
-            return frame
-        # Not `select`: it waits for threads of Polars that are busy with the next lines.
-        return pl.DataFrame([frame.get_column(name) for name in self.columns])
+        return frame if self.columns is None else in_columns(frame, self.columns)
 
 
 @dataclass(frozen=True)

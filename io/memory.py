@@ -13,24 +13,12 @@ from typing import Any
 import polars as pl
 
 from unistream.errors import ConnectorError, InvalidQuery, StateError
-from unistream.expressions.schema import CHANGE, OPERATION, SPELLING, Changes
+from unistream.expressions.changelog import spell_changes
+from unistream.expressions.schema import Changes
 from unistream.io.base import Cancelled, LazyWrite, Sink, Token, Writer, WriterContext
 from unistream.location import user_location
 
 _TOKEN_BYTES = 64 << 20
-
-
-def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows with a first column `op` of "+I -U +U -D" where they carry the engine's own column.
-
-    >>> spell_changes(pl.DataFrame({"n": [1], CHANGE: [3]}, schema_overrides={CHANGE: pl.Int8})).row(0)
-    ('-D', 1)
-    """
-    if CHANGE not in frame.columns:
-        return frame
-    names = {int(change): text for change, text in SPELLING.items()}
-    operation = pl.col(CHANGE).replace_strict(names, return_dtype=pl.String).alias(OPERATION)
-    return frame.select(operation, pl.exclude(CHANGE))
 
 
 class Collected:

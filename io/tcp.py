@@ -14,7 +14,15 @@ from unistream.clock import fresh_random
 from unistream.durations import Duration, seconds
 from unistream.errors import InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Position, Reader, Replay, Request, Source, Wait
-from unistream.io.format_base import Decoded, Format, checked_policy, joined, rejected_rows, unreadable
+from unistream.io.format_base import (
+    Decoded,
+    Format,
+    checked_policy,
+    in_columns,
+    joined,
+    rejected_rows,
+    unreadable,
+)
 from unistream.io.formats import CsvFormat, format_named
 from unistream.io.frames import SchemaLike, as_schema
 from unistream.io.line_buffer import Kind, LineBuffer, Piece
@@ -225,7 +233,7 @@ class TcpReader(Reader):
         decoded = self._decoded(pieces, first_line)
         return Chunk(
             split,
-            decoded.frame.select(self._columns),
+            in_columns(decoded.frame, self._columns),
             position=position,
             nbytes=sum(len(piece.data) for piece in pieces),
             scanned_rows=decoded.rows,

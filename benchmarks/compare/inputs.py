@@ -121,8 +121,8 @@ def brought_into_memory(folder: Path) -> None:
 def fetch_pages(megabytes: int = 1500) -> None:
     """Write to so much memory and give it back.
 
-    The first to ask a virtual machine for pages that lie with its host waits several times as long for them as
-    the next one, who gets them again: without this the order of the runs would be measured.
+    The first to ask a virtual machine for pages that lie with its host waits several times as long for them
+    as the next one, who gets them again: without this the order of the runs would be measured.
     """
     with mmap.mmap(-1, megabytes << 20) as pages:
         np.frombuffer(pages, np.uint8)[:: mmap.PAGESIZE] = 1

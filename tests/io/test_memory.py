@@ -11,10 +11,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from unistream.errors import ConnectorError, InvalidQuery, StateError
+from unistream.expressions.changelog import spell_changes
 from unistream.expressions.schema import CHANGE, Changes, StreamSchema
 from unistream.io import memory
 from unistream.io.base import WriterContext
-from unistream.io.memory import CallbackSink, MemorySink, spell_changes
+from unistream.io.memory import CallbackSink, MemorySink
 
 SCHEMA = StreamSchema(pl.Schema({"n": pl.Int64}))
 CONTEXT = WriterContext("job", SCHEMA, checkpoints=True)

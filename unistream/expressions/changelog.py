@@ -50,8 +50,17 @@ def _net(frame: pl.DataFrame) -> pl.DataFrame:
     return times[repeated["__at"].cast(pl.UInt32)].drop("__times")
 
 
-def spelled(columns: pl.Schema) -> list[pl.Expr]:
-    """Select these to see `op` ("+I -U +U -D") in place of the engine's own column."""
-    names = {change.value: text for change, text in SPELLING.items()}
-    operation = pl.col(CHANGE).replace_strict(names, return_dtype=pl.String).alias(OPERATION)
-    return [operation, *(pl.col(name) for name in columns)]
+_WORDS = pl.Series(OPERATION, [SPELLING[change] for change in sorted(Change)])
+
+
+def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a first column `op` of "+I -U +U -D" where they carry the engine's own column.
+
+    >>> spell_changes(pl.DataFrame({"n": [1], CHANGE: [3]}, schema_overrides={CHANGE: pl.Int8})).row(0)
+    ('-D', 1)
+    """
+    if CHANGE not in frame.columns:
+        return frame
+    # Words are taken by their numbers: small frames come often, and a query would cost more than all else.
+    operation = _WORDS[frame.get_column(CHANGE).cast(pl.UInt32)]
+    return pl.DataFrame([operation, *(column for column in frame.get_columns() if column.name != CHANGE)])

@@ -12,9 +12,10 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
-from unistream.expressions.changelog import COMING, spelled
+from unistream.expressions.changelog import COMING, spell_changes
 from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.row_order import columns_of
 from unistream.state.backend import RowIds
 
 
@@ -129,11 +130,11 @@ class ShowChanges(OperatorSpec):
 
 class _ShowChanges(Operator):
     def __init__(self, schema: StreamSchema) -> None:
-        self._exprs = spelled(schema.columns)
+        self._columns = [*schema.columns, CHANGE]
         self._plain = schema.changes is Changes.APPEND
 
     def process(self, batch: Batch, out: Output) -> None:
         frame = batch.frame
         if self._plain:
             frame = frame.with_columns(pl.lit(Change.INSERT.value, pl.Int8).alias(CHANGE))
-        out.emit(frame.select(self._exprs))
+        out.emit(spell_changes(columns_of(frame, self._columns)))

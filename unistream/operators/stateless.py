@@ -156,6 +156,9 @@ class FilterStep(RowStep):
             return frame.with_columns(passes.alias(CHANGE))
         if self.constant:  # Polars may fail on one value for a frame that it treats in parts
             return frame if pl.select(self.predicate).item() else frame.clear()
+        if frame.height < SMALL_FRAME:
+            passing = frame.select_seq(self.predicate).to_series()
+            return pl.DataFrame([column.filter(passing) for column in frame.get_columns()])
         return frame.filter(self.predicate)
 
     @cached_property
