@@ -18,6 +18,7 @@ from unistream.clock import SystemClock
 from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.interval_join import IntervalJoin
@@ -53,6 +54,7 @@ def opened(spec: OperatorSpec, *inputs: StreamSchema) -> Operator:
     """The operator as a job would hold it."""
     operator = spec.build(inputs)
     store = MemoryBackend().store("join", spec.keys or ())
+    keep_freed_memory()  # as a job does
     operator.open(Context("join", SystemClock(), Metrics(), Settings(), store))
     return operator
 

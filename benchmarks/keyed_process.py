@@ -26,6 +26,7 @@ from unistream.clock import SystemClock
 from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.schema import StreamSchema
+from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec, Output
 from unistream.operators.deduplicate import Unique
@@ -93,6 +94,7 @@ def kernel(name: str, keys: int, rows: int) -> dict[str, list[float]]:
     spent, own = [], []
     with tempfile.TemporaryDirectory() as folder:
         store = RocksBackend(folder).store("operator")
+        keep_freed_memory()  # as a job does
         operator.open(Context("operator", SystemClock(), Metrics(), Settings(), store))
         for frame in frames(keys, rows, TICKS):
             start = time.perf_counter()

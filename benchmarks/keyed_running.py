@@ -24,6 +24,7 @@ from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import StreamSchema
+from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
 from unistream.operators.running_aggregate import RunningAggregate
@@ -83,6 +84,7 @@ def kernel(kind: str, keys: int, tick_rows: int, ticks: int) -> dict[str, Any]:
     alone, together = [], []
     with tempfile.TemporaryDirectory() as folder:
         store = RocksBackend(folder).store("aggregate")
+        keep_freed_memory()  # as a job does
         operator.open(Context("aggregate", SystemClock(), Metrics(), Settings(), store))
         for first in range(0, keys, LOADED_AT_ONCE):
             numbers = np.arange(first, min(keys, first + LOADED_AT_ONCE))

@@ -22,6 +22,7 @@ from unistream.config import Settings
 from unistream.elements import MAX_TIME, Batch
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
 from unistream.operators.session_window import SessionWindowSpec
@@ -78,6 +79,7 @@ def run(window: Window, aggregates: dict[str, pl.Expr], ticks: Ticks) -> float:
     spec = SPECS[type(window)](window=window, by=("k",), calculation=Aggregation.of(exprs))
     operator = spec.build([SCHEMA])
     store = MemoryBackend().store("window")
+    keep_freed_memory()  # as a job does
     operator.open(Context("window", SystemClock(), Metrics(), Settings(), store))
     out = Rows()
     began = time.perf_counter()

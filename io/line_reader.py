@@ -34,9 +34,6 @@ to do ahead."""
 
 SMALL_UNIT = 2 << 20
 
-FREED_BYTES = 30 << 20
-"""More is given back to the system by the C library whatever has been freed before."""
-
 MANY_FILES = 1000
 """With more files waiting, which ones wait is told anew only now and then: telling takes a step for each."""
 
@@ -122,7 +119,6 @@ class LineReader(Reader):
         if entry.size < LEAST_AHEAD or not self._row_bytes:
             return None
         if self._pool is None:
-            _keep_freed_memory()
             self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="unistream-decode")
         return self._pool
 
@@ -262,15 +258,6 @@ class _OpenFile:
                 f"now {self._place}",
                 hint="use tail=True for files that are written to while they are read",
             )
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep blocks of the size of a unit when they are freed.
-
-    It gives the largest back to the system at once, and clearing the pages of new ones costs as much as
-    reading them. Where a block even larger has been freed it keeps these (glibc; others do not mind).
-    """
-    bytes(FREED_BYTES)
 
 
 def _warn_of_changes(found: list[FileEntry], ended: Mapping[str, Position]) -> None:

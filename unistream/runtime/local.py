@@ -15,6 +15,7 @@ from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
 from unistream.errors import InvalidSettings, UnistreamError
 from unistream.faults import point
+from unistream.freed_memory import keep_freed_memory
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
 from unistream.metrics import Metrics
@@ -88,6 +89,7 @@ class LocalRuntime:
 
     def open(self) -> None:
         """Check targets, open writers, operators and readers, in this order: nothing is read in vain."""
+        keep_freed_memory()
         around = self._with
         if around.checkpoint is not None:
             from unistream.runtime.checkpoint import Checkpoints  # brings RocksDB, which most runs do without
