@@ -14,6 +14,7 @@ import polars as pl
 from unistream.errors import InvalidQuery
 from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_json_rules import MAX_DEPTH, JsonRules, json_wire_type
+from unistream.io.format_json_small import SMALL_BYTES, SmallJson
 from unistream.io.format_types import converted, durations_as_numbers, misfits
 
 PIECE_BYTES = 128 << 10
@@ -79,6 +80,10 @@ class NdjsonFormat(Format):
         return pl.Schema({name: json_wire_type(dtype, name) for name, dtype in self.schema.items()})
 
     @cached_property
+    def _small(self) -> SmallJson | None:
+        return SmallJson.of(self._wire)
+
+    @cached_property
     def _rules(self) -> JsonRules:
         return JsonRules(self._wire, self.schema)
 
@@ -114,10 +119,18 @@ class NdjsonFormat(Format):
         """The chunk in one call of the parser; its line numbers matter only if values do not convert."""
         if _hides_surrogates(data) or _too_deep(data):
             raise _Refused
-        frame = self._parse(data)
+        frame = self._few(data)
+        if frame is None:
+            frame = self._parse(data)
         if self._rules.has_nested and not self._rules.all_fit(data):
             raise _Refused
+        if self._wire == self.schema:
+            return Decoded(frame, None, frame.height)
         return self._converted(frame, data, None, [], first_line)
+
+    def _few(self, data: bytes) -> pl.DataFrame | None:
+        small = self._small if len(data) < SMALL_BYTES else None
+        return None if small is None else small.frame(data)
 
     def _parse(self, data: bytes) -> pl.DataFrame:
         try:

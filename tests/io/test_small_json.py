@@ -1,0 +1,112 @@
+"""A few lines of JSON are read as many are, or left to the reader of many."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import polars as pl
+import pytest
+
+from unistream.io import format_ndjson
+from unistream.io.format_json_small import SMALL_BYTES, SmallJson
+from unistream.io.formats import NdjsonFormat
+
+TYPES = (pl.Int64, pl.UInt64, pl.Float64, pl.Boolean, pl.String)
+VALUES = [
+    *("1", "-1", "0", "-0", "1.5", "1.0", "-0.0", "1e3", "1E5", "1e400", "01", "+1", ".5", "NaN", "tru"),
+    *("9223372036854775807", "9223372036854775808", "-9223372036854775809", "18446744073709551615"),
+    *("18446744073709551616", "123456789012345678901234567890", "true", "false", "null", '"x"', '"1"', '""'),
+    *(r'"a\u00e9"', r'"\ud83d\ude00"', '"é"', '"unclosed', "[]", "[1,null]", "{}", '{"v":1}', '{"w":1e400}'),
+]
+LINES = [
+    *("", "  ", "null", "[]", "1", '"x"', "{}", '{"v":1}{"v":2}', '{"v":1} {"v":2}', '{"v":1},', '{"v":1}x'),
+    *('{"v":1,"v":2}', '{"v" :1,"v":2}', '{"v":1,}', "{v:1}", "{'v':1}", '{"v":1}\r', '\t{"v":1}', '{"V":1}'),
+    *('{"v":1', '"v":1}', '[{"v":1}]', '{"v" : 1 , "w" : "a"}', '{"w":1.5}', '{"w":true}', '{"w":{"a":1}}'),
+    *('\ufeff{"v":1}', '{"v":1}\x00', '{"w":"\x01"}', r'{"w":"\ud800"}', r'{"w":"\q"}', r'{"\u0076":5}'),
+    *(
+        '{"z":"\x01"}',
+        '{"w":"\x7f"}',
+        '{"z":NaN}',
+        '{"z":01}',
+        '{"z":1.}',
+        '{"z":1e}',
+        '{"z":-}',
+        '{"z":nul}',
+    ),
+    *('{"z":1e400}', '{"v" :1,"z":1e400}', '{"v"\t:1,"z":1e400}', '{"z":[1,]}', '{"z":{"a"}}', '{"z":[1 2]}'),
+    *('{"w":"v"}', '{"w":"v","v":1}', '{"v":1,"z":{"v":2}}', '{"v":1,"z":"v"}', '\x0b{"v":1}', '{"":1}'),
+    *('{"w":"a :b"}', '{"w":": "}', '{"v":1,"z":' + "9" * 250 + "e99}", '{"z":' + "9" * 310 + "}"),
+    '{"z":' + "[" * 300 + "]" * 300 + "}",
+]
+GOOD = '{"v":7,"w":"k"}'
+
+
+def agree(data: bytes, schema: pl.Schema) -> bool:
+    """Whether the lines were taken; if so they must be what the parser of many lines makes of them."""
+    if format_ndjson._too_deep(data) or format_ndjson._hides_surrogates(data):
+        return False  # nobody asks
+    small = SmallJson.of(schema)
+    assert small is not None
+    frame = small.frame(data)
+    if frame is None:
+        return False
+    expected = NdjsonFormat(schema).decode(data)
+    assert expected.rejected is None, data
+    assert frame.schema == expected.frame.schema
+    assert frame.equals(expected.frame, null_equal=True), data
+    return True
+
+
+@pytest.fixture(autouse=True)
+def only_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NdjsonFormat` reads with Polars, whatever the size."""
+    monkeypatch.setattr(format_ndjson, "SMALL_BYTES", 0)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_values(dtype: type[pl.DataType]) -> None:
+    schema = pl.Schema({"v": dtype(), "w": pl.Int64()})
+    taken = 0
+    for value in VALUES:
+        taken += agree(f'{{"v":{value},"w":1}}\n'.encode(), schema)
+        taken += agree(f'{{"w":1}}\n{{"v":{value}}}\n'.encode(), schema)
+        taken += agree(f'{{"x":{value},"w":1}}\n'.encode(), schema)
+    assert taken > len(VALUES) // 2
+
+
+def test_lines() -> None:
+    schema = pl.Schema({"v": pl.Int64, "w": pl.String})
+    for line in LINES:
+        for lines in (line, f"{GOOD}\n{line}", f"{line}\n{GOOD}"):
+            agree(f"{lines}\n".encode(), schema)
+    for data in (b"", b"\n", b'{"z":"\xff"}\n', b'{"w":"\xed\xa0\x80"}\n', b'{"v":1}', b'{"v":1}\n\n\n'):
+        agree(data, schema)
+    assert agree(f"{GOOD}\n{{}}\n{GOOD}\r\n".encode(), schema)
+
+
+def test_floats_to_the_last_bit() -> None:
+    rng, schema = random.Random(1), pl.Schema({"v": pl.Float64})
+    lines = []
+    for _ in range(2000):
+        (number,) = struct.unpack("d", rng.randbytes(8))
+        whole, part, power = rng.randrange(10**30), rng.randrange(10**25), rng.randint(-99, 99)
+        if number - number == 0:
+            lines.append(f'{{"v":{number!r}}}')
+        lines.append(f'{{"v":{whole}.{part}e{power}}}')
+    assert agree("\n".join(lines).encode(), schema)
+
+
+def test_short_and_long_data_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    schema = pl.Schema({"n": pl.Int32, "at": pl.Datetime("us"), "name": pl.String})
+    line = b'{"n":%d,"at":"2026-01-01T00:00:%02d","name":"a"}\n'
+    many = b"".join(line % (number, number % 60) for number in range(2 * SMALL_BYTES // len(line)))
+    lines = many.splitlines(keepends=True)
+    reader = NdjsonFormat(schema)
+    few = [reader.decode(b"".join(lines[start : start + 100])) for start in range(0, len(lines), 100)]
+    assert pl.concat(decoded.frame for decoded in few).equals(reader.decode(many).frame)
+
+
+def test_nested_columns_are_left_to_polars() -> None:
+    assert SmallJson.of(pl.Schema({"v": pl.List(pl.Int64)})) is None
