@@ -43,12 +43,16 @@ def lined_up(format: CsvFormat, begins: bytes, path: str) -> CsvFormat:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What to look for. Unless files are `quoted` there must be no quotes, which is quickly seen."""
+    """What to look for. Unless files are `quoted` there must be no quotes, which is quickly seen.
+
+    Without `counted` separators are not counted: a reader of all columns finds surplus fields by itself.
+    """
 
     separator: int
     quote: bytes | None
     quoted: bool
     longest_line: int
+    counted: bool = True
 
 
 class FileLook:
@@ -66,7 +70,8 @@ class FileLook:
         self._check_line(data, size)
         signs = self._signs
         if signs.quote is None or (not self._inside and data.find(signs.quote, 0, size) < 0):
-            self.separators += count_byte(memoryview(data)[:size], signs.separator)
+            if signs.counted:
+                self.separators += count_byte(memoryview(data)[:size], signs.separator)
         elif signs.quoted:
             self._look_at_quotes(np.frombuffer(data, np.uint8, size + AHEAD), size)
         else:
@@ -116,16 +121,19 @@ class FileLook:
 class FilesLook:
     """Goes over all files on a thread of its own."""
 
-    def __init__(
-        self, format: CsvFormat, paths: Sequence[str], quoted: bool, longest_line: int, conditions: Conditions
-    ) -> None:
+    def __init__(self, format: CsvFormat, paths: Sequence[str], signs: Signs, conditions: Conditions) -> None:
         self._format = format
         self._paths = paths
-        self._signs = Signs(ord(format.separator), format.quote, quoted, longest_line)
+        self._signs = signs
         self._conditions = conditions
         self._separators = 0
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether separators are counted."""
+        return self._signs.counted
 
     def begin(self) -> None:
         """Headers at once, the rest while the query runs."""

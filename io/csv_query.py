@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from unistream.io.compressed_bytes import COMPRESSED
-from unistream.io.csv_look import LOOK_BYTES, FilesLook, lined_up
+from unistream.io.csv_look import LOOK_BYTES, FilesLook, Signs, lined_up
 from unistream.io.format_csv import CsvFormat
 from unistream.one_query import Conditions, Reading, RowWatch, Terms
 
@@ -66,7 +66,10 @@ class CsvQuery:
             null_values=list(self._format.null_values) or None,
             row_index_name=ROW if watch is not None else None,
         )
-        look = FilesLook(self._format, self._paths, quoted, self._longest_line, conditions)
+        # Surplus fields are passed over only where columns are left out.
+        counted = len(reading.needed) < len(self._format.in_line)
+        signs = Signs(ord(self._format.separator), self._format.quote, quoted, self._longest_line, counted)
+        look = FilesLook(self._format, self._paths, signs, conditions)
         conditions.reads_leniently = True
         conditions.before(look.begin)
         conditions.after(partial(self._compare, reading, look, conditions))
@@ -85,7 +88,8 @@ class CsvQuery:
     def _compare(self, reading: _Reading, look: FilesLook, conditions: Conditions) -> None:
         """Whether there are as many separators as that many rows have."""
         headers = len(self._paths) if self._format.has_header else 0
-        if look.separators() != (reading.rows() + headers) * (len(self._format.in_line) - 1):
+        separators = look.separators()
+        if look.counted and separators != (reading.rows() + headers) * (len(self._format.in_line) - 1):
             conditions.fail("rows have other numbers of fields", instead=Reading.OWN)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from unistream.io import csv_look
-from unistream.io.csv_look import FilesLook
+from unistream.io.csv_look import FilesLook, Signs
 from unistream.io.format_csv import CsvFormat
 from unistream.io.format_csv_rules import CsvRules
 from unistream.one_query import Conditions, Reading, Unmet
@@ -18,7 +18,7 @@ FORMAT = CsvFormat(pl.Schema({"a": pl.String, "b": pl.String}), has_header=False
 
 
 def looked(path: Path, quoted: bool = True, longest: int = 1 << 20) -> int:
-    look = FilesLook(FORMAT, [str(path)], quoted, longest, Conditions())
+    look = FilesLook(FORMAT, [str(path)], Signs(ord(","), b'"', quoted, longest), Conditions())
     look.begin()
     return look.separators()
 
