@@ -28,7 +28,7 @@ Replay = Callable[..., dict[str, pl.DataFrame]]
 Seeds = Callable[[int], range]
 
 
-def reference(rows: list[tuple[Any, ...]], spec: TopK) -> pl.DataFrame:
+def reference(rows: list[tuple[Any, ...]], spec: TopK, columns: pl.Schema = COLUMNS) -> pl.DataFrame:
     """Row by row into a sorted list."""
 
     def place(row: tuple[Any, ...]) -> tuple[tuple[bool, int], ...]:
@@ -42,7 +42,7 @@ def reference(rows: list[tuple[Any, ...]], spec: TopK) -> pl.DataFrame:
     for row in rows:
         tops.setdefault(row[0], []).append(row)
     best = [row for found in tops.values() for row in sorted(found, key=place)[: spec.n]]
-    return pl.DataFrame(best, schema=COLUMNS, orient="row")
+    return pl.DataFrame(best, schema=columns, orient="row")
 
 
 def random_rows(random: Random, count: int) -> list[tuple[Any, ...]]:
@@ -57,6 +57,27 @@ def test_rows_that_are_only_added(replay: Replay, seeds: Seeds, spec: TopK) -> N
         frame = pl.DataFrame(rows, schema=COLUMNS, orient="row")
         got = replay(spec, [APPEND], [Batch(frame)], seed)
         assert_same_rows(got[""], reference(rows, spec))
+
+
+@pytest.mark.parametrize("far", [1, 10**6, 2**60], ids=["near", "far", "too far for one number"])
+@pytest.mark.parametrize("spec", [TOP, LEAST], ids=["greatest", "least"])
+def test_keys_and_values_that_are_whole_numbers(replay: Replay, seeds: Seeds, spec: TopK, far: int) -> None:
+    columns = pl.Schema({**COLUMNS, "k": pl.Int32()})
+    for seed in seeds(30):
+        random = Random(seed)
+        ids = random.sample(range(200), 30)
+        rows = [(random.randrange(-2, 2), random.randrange(-3, 3) * far, number) for number in ids]
+        frame = pl.DataFrame(rows, schema=columns, orient="row")
+        got = replay(spec, [StreamSchema(columns)], [Batch(frame)], seed)
+        assert_same_rows(got[""], reference(rows, spec, columns))
+
+
+def test_the_least_number_has_no_opposite(replay: Replay) -> None:
+    columns = pl.Schema({**COLUMNS, "k": pl.Int64()})
+    rows = [(1, -(2**63), 0), (1, 5, 1), (1, 2**63 - 1, 2), (1, -5, 3)]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    got = replay(TOP, [StreamSchema(columns)], [Batch(frame)], 3)
+    assert_same_rows(got[""], reference(rows, TOP, columns))
 
 
 @pytest.mark.parametrize("spec", [TOP, LEAST], ids=["greatest", "least"])

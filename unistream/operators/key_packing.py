@@ -31,7 +31,7 @@ class PackedKeys:
     def of(cls, rows: pl.DataFrame, by: Sequence[str]) -> PackedKeys | None:
         """None for other types than numbers and times, for nulls, and where numbers lie too far apart."""
         columns = [rows.get_column(name) for name in by]
-        if not columns or not rows.height or not all(map(_fits, columns)):
+        if not columns or not rows.height or not all(map(fits_a_number, columns)):
             return None
         numbers = [column if column.dtype == pl.Int64 else column.cast(pl.Int64) for column in columns]
         arrays = [series.to_numpy() for series in numbers]
@@ -96,7 +96,8 @@ def _is_constant(column: pl.Series) -> bool:
     )
 
 
-def _fits(column: pl.Series) -> bool:
+def fits_a_number(column: pl.Series) -> bool:
+    """Whether all values are there and are whole numbers or times of 64 bits."""
     dtype = column.dtype
     whole = dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128, pl.UInt64)
     return (whole or isinstance(dtype, _TIMES)) and not column.null_count()

@@ -13,6 +13,8 @@ from unistream.state.backend import RowIds
 Positions = npt.NDArray[np.intp]
 Numbers = npt.NDArray[np.int64]
 
+_BITS = 62
+
 
 def in_row_order(rows: RowIds) -> Positions:
     """The positions of distinct row ids, least first.
@@ -27,27 +29,37 @@ def in_row_order(rows: RowIds) -> Positions:
     return order
 
 
-def in_pair_order(major: Numbers, minor: Numbers) -> Positions:
-    """Positions by one number, then by another, equal ones as they came.
+def in_order_of(*columns: Numbers) -> Positions:
+    """Positions by the first number, then by the next ones, equal ones as they came.
 
-    >>> in_pair_order(np.array([7, 2, 7]), np.array([1, 5, 0])).tolist()
+    >>> in_order_of(np.array([7, 2, 7]), np.array([1, 5, 0])).tolist()
     [1, 2, 0]
     """
-    count = len(major)
-    if not count:
+    if not len(columns[0]):
         return np.empty(0, dtype=np.intp)
-    low, least = int(major.min()), int(minor.min())
-    bits, minor_bits = count.bit_length(), int(minor.max() - least).bit_length()
-    if (int(major.max()) - low).bit_length() + minor_bits + bits > 62:
-        return np.lexsort((minor, major))
-    packed = major - low  # one number holds all three: sorting numbers is faster than sorting their places
-    packed <<= minor_bits
-    packed |= minor - least
-    packed <<= bits
-    packed |= np.arange(count)
-    packed.sort()
-    order: Positions = packed & ((1 << bits) - 1)
-    return order
+    bits = len(columns[0]).bit_length()
+    order: Positions | None = None
+    numbers, used = np.zeros(len(columns[0]), dtype=np.int64), 0
+    for column in reversed(columns):
+        low = int(column.min())
+        width = (int(column.max()) - low).bit_length()
+        if width + bits > _BITS:
+            return np.lexsort(columns[::-1])
+        if used + width + bits > _BITS:
+            order = _sorted_on(numbers, order, bits)
+            numbers, used = np.zeros_like(numbers), 0
+        numbers |= (column - low) << used
+        used += width
+    return _sorted_on(numbers, order, bits)
+
+
+def _sorted_on(numbers: Numbers, order: Positions | None, bits: int) -> Positions:
+    """An order sorted by these numbers; they are not negative and leave room for `bits` more."""
+    packed = (numbers if order is None else numbers.take(order)) << bits
+    packed |= np.arange(len(packed))
+    packed.sort()  # sorting numbers is much faster than sorting their places
+    packed &= (1 << bits) - 1
+    return packed if order is None else order.take(packed)
 
 
 def in_key_order(keys: pl.DataFrame) -> Positions:

@@ -10,7 +10,7 @@ import polars as pl
 from unistream.expressions.aggregates import StateColumn
 from unistream.expressions.schema import StreamSchema
 from unistream.operators.folded_array import folds_in_place
-from unistream.operators.row_order import Positions, columns_of, in_pair_order
+from unistream.operators.row_order import Positions, columns_of, in_order_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.operators.session_lateness import Marks
 from unistream.operators.session_table import Given, SessionTable
@@ -55,7 +55,7 @@ class SessionRuns:
         if values is None:
             return np.arange(rows.height)
         ids = table.place(columns_of(rows, self._by) if self._by else pl.DataFrame(height=rows.height))
-        order = in_pair_order(ids, starts)
+        order = in_order_of(ids, starts)
         times, of = starts[order], ids[order]
         apart = (of[1:] != of[:-1]) | (times[1:] - times[:-1] >= self._gap)
         first = np.flatnonzero(np.append(True, apart))

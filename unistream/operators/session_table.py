@@ -11,7 +11,7 @@ import polars as pl
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
 from unistream.operators.folded_array import FoldedArray, value_columns
-from unistream.operators.row_order import columns_of, in_pair_order, taken
+from unistream.operators.row_order import columns_of, in_order_of, taken
 from unistream.operators.row_places import place_rows
 from unistream.operators.session_ends import EndCalendar
 from unistream.operators.session_intervals import Codes, Sessions
@@ -252,7 +252,7 @@ class SessionTable:
             return None
         # What follows may go by order, which must not depend on how far time moved at once.
         frame = pl.concat(closed) if len(closed) > 1 else closed[0]
-        order = in_pair_order(*(frame.get_column(name).to_numpy() for name in (END, BORN)))
+        order = in_order_of(*(frame.get_column(name).to_numpy() for name in (END, BORN)))
         return taken(frame.drop(BORN), order)
 
     def _ended_older(self, until: int) -> RowIds:

@@ -15,6 +15,8 @@ from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows, standing
+from unistream.operators.key_packing import PackedKeys, fits_a_number
+from unistream.operators.row_order import in_order_of, taken
 
 _AT = "__at"
 _ROW = "__row"
@@ -118,11 +120,14 @@ class _TopK(Operator):
         places = self._top(both)
         fell = np.ones(old.height, dtype=np.bool_)
         fell[places[places < old.height]] = False
-        self._kept.keep(both[places])
-        self._emit(old.filter(fell), both[places[places >= old.height]], out)
+        self._kept.keep(taken(both, places))
+        self._emit(old.filter(fell), taken(both, places[places >= old.height]), out)
 
     def _top(self, rows: pl.DataFrame) -> npt.NDArray[np.int64]:
         """Where the first of each key are; among equals those that came first are taken."""
+        found = self._top_of_numbers(rows)
+        if found is not None:
+            return found
         narrow = rows.select(*self._by, *self._order, pl.int_range(pl.len(), dtype=pl.Int64).alias(_AT))
         ordered = narrow.sort(
             [expr.meta.output_name() for expr in self._order],
@@ -131,6 +136,25 @@ class _TopK(Operator):
             maintain_order=True,
         ).select(*self._by, _AT)
         return ordered.group_by(self._by, maintain_order=True).head(self._spec.n)[_AT].to_numpy()
+
+    def _top_of_numbers(self, rows: pl.DataFrame) -> npt.NDArray[np.int64] | None:
+        """The same by sorting numbers; None where key or order are something else, or have nulls."""
+        order = rows.select_seq(self._order).get_columns()
+        packed = PackedKeys.of(rows, self._by) if all(map(fits_a_number, order)) else None
+        if packed is None:
+            return None
+        numbers = [column.cast(pl.Int64).to_numpy() for column in order]
+        if any(len(column) and column.min() == np.iinfo(np.int64).min for column in numbers):
+            return None  # it has no opposite
+        signed = [
+            np.negative(column) if descending else column
+            for column, descending in zip(numbers, self._spec.descending, strict=True)
+        ]
+        places = in_order_of(packed.codes, *signed)
+        codes = packed.codes.take(places)
+        first = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
+        rank = np.arange(len(codes)) - np.repeat(first, np.diff(first, append=len(codes)))
+        return places[rank < self._spec.n]
 
     def _difference(self, rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
         """The rows, each as often as it is more often in `rows` than in `others`."""
