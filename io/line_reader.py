@@ -28,7 +28,7 @@ AHEAD = DECODERS + 1
 LEAST_AHEAD = 8 << 20
 """Bytes of a file from which on that is done."""
 
-LEAST_UNITS = 8
+LEAST_UNITS = 16
 """Units a file is cut into at least, unless they were smaller than `SMALL_UNIT`: so that there is something
 to do ahead."""
 
