@@ -18,7 +18,6 @@ from unistream.clock import SystemClock
 from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.schema import EventTime, StreamSchema
-from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.interval_join import IntervalJoin
@@ -26,6 +25,7 @@ from unistream.operators.lookup import Lookup
 from unistream.operators.lookup_tables import WholeTable
 from unistream.operators.window_join import WindowJoin
 from unistream.operators.windows import Span, Tumbling
+from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.state.memory import MemoryBackend
 
 SECOND = 1_000_000

@@ -26,12 +26,12 @@ from unistream.clock import SystemClock
 from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.schema import StreamSchema
-from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, OperatorSpec, Output
 from unistream.operators.deduplicate import Unique
 from unistream.operators.process import Process, ProcessContext, ProcessFunction
 from unistream.operators.process_batches import ProcessBatches
+from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.state.rocksdb import RocksBackend
 
 COLUMNS = pl.Schema({"k": pl.Int64, "v": pl.Float64})

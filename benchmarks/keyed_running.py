@@ -24,10 +24,10 @@ from unistream.config import Settings
 from unistream.elements import Batch
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import StreamSchema
-from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
 from unistream.operators.running_aggregate import RunningAggregate
+from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.state.rocksdb import RocksBackend
 
 AGGREGATES = {

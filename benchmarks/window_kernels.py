@@ -22,13 +22,13 @@ from unistream.config import Settings
 from unistream.elements import MAX_TIME, Batch
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import EventTime, StreamSchema
-from unistream.freed_memory import keep_freed_memory
 from unistream.metrics import Metrics
 from unistream.operators.base import Context, Output
 from unistream.operators.session_window import SessionWindowSpec
 from unistream.operators.window_aggregate import AlignedWindowSpec
 from unistream.operators.window_contents import Aggregation
 from unistream.operators.windows import Session, Sliding, Span, Tumbling, Window
+from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.state.memory import MemoryBackend
 
 SPECS = {Tumbling: AlignedWindowSpec, Sliding: AlignedWindowSpec, Session: SessionWindowSpec}

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unistream.errors import ConnectorError, InvalidSettings
-from unistream.expressions.changelog import spell_changes
-from unistream.expressions.schema import Changes
+from unistream.expressions.schema import Changes, spell_changes
 from unistream.io.base import Sink, Writer, WriterContext
 from unistream.location import user_location
 

@@ -13,8 +13,7 @@ from typing import Any
 import polars as pl
 
 from unistream.errors import ConnectorError, InvalidQuery, StateError
-from unistream.expressions.changelog import spell_changes
-from unistream.expressions.schema import Changes
+from unistream.expressions.schema import Changes, spell_changes
 from unistream.io.base import Cancelled, LazyWrite, Sink, Token, Writer, WriterContext
 from unistream.location import user_location
 

@@ -11,8 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from unistream.errors import ConnectorError, InvalidQuery, StateError
-from unistream.expressions.changelog import spell_changes
-from unistream.expressions.schema import CHANGE, Changes, StreamSchema
+from unistream.expressions.schema import CHANGE, Changes, StreamSchema, spell_changes
 from unistream.io import memory
 from unistream.io.base import WriterContext
 from unistream.io.memory import CallbackSink, MemorySink

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from unistream.expressions.schema import CHANGE, OPERATION, SPELLING, Change, Changes, StreamSchema
+from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 
 COMING = [Change.INSERT.value, Change.UPDATE_AFTER.value]
 """Changes that put a row into the table; the others take one out."""
@@ -48,19 +48,3 @@ def _net(frame: pl.DataFrame) -> pl.DataFrame:
     times = counts.filter(pl.col("__times") > 0)
     repeated = times.select(pl.int_range(pl.len()).repeat_by("__times").alias("__at")).explode("__at")
     return times[repeated["__at"].cast(pl.UInt32)].drop("__times")
-
-
-_WORDS = pl.Series(OPERATION, [SPELLING[change] for change in sorted(Change)])
-
-
-def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows with a first column `op` of "+I -U +U -D" where they carry the engine's own column.
-
-    >>> spell_changes(pl.DataFrame({"n": [1], CHANGE: [3]}, schema_overrides={CHANGE: pl.Int8})).row(0)
-    ('-D', 1)
-    """
-    if CHANGE not in frame.columns:
-        return frame
-    # Words are taken by their numbers: small frames come often, and a query would cost more than all else.
-    operation = _WORDS[frame.get_column(CHANGE).cast(pl.UInt32)]
-    return pl.DataFrame([operation, *(column for column in frame.get_columns() if column.name != CHANGE)])

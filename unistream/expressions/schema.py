@@ -97,3 +97,19 @@ class StreamSchema:
     def empty(self) -> pl.DataFrame:
         """A frame of these columns without rows."""
         return pl.DataFrame(schema=self.physical)
+
+
+_WORDS = pl.Series(OPERATION, [SPELLING[change] for change in sorted(Change)])
+
+
+def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a first column `op` of "+I -U +U -D" where they carry the engine's own column.
+
+    >>> spell_changes(pl.DataFrame({"n": [1], CHANGE: [3]}, schema_overrides={CHANGE: pl.Int8})).row(0)
+    ('-D', 1)
+    """
+    if CHANGE not in frame.columns:
+        return frame
+    # Words are taken by their numbers: small frames come often, and a query would cost more than all else.
+    operation = _WORDS[frame.get_column(CHANGE).cast(pl.UInt32)]
+    return pl.DataFrame([operation, *(column for column in frame.get_columns() if column.name != CHANGE)])

@@ -12,8 +12,8 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
-from unistream.expressions.changelog import COMING, spell_changes
-from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema
+from unistream.expressions.changelog import COMING
+from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema, spell_changes
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.row_order import columns_of
 from unistream.state.backend import RowIds

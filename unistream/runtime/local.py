@@ -15,7 +15,6 @@ from unistream.clock import Clock, Random, SystemClock, fresh_random
 from unistream.config import Settings
 from unistream.errors import InvalidSettings, UnistreamError
 from unistream.faults import point
-from unistream.freed_memory import keep_freed_memory
 from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
 from unistream.metrics import Metrics
@@ -23,6 +22,7 @@ from unistream.one_query import Unmet
 from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.alignment import Alignment
 from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
+from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
 from unistream.runtime.precedence import Precedence
