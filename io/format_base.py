@@ -82,7 +82,7 @@ def in_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     if frame.columns == list(names):
         return frame
     # Not `select`: it waits for threads of Polars that are busy with the next lines.
-    return pl.DataFrame([frame.get_column(name) for name in names])
+    return pl.DataFrame({name: frame.get_column(name) for name in names})
 
 
 def count_lines(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -54,9 +55,10 @@ class SmallJson:
 
     @classmethod
     def of(cls, wire: pl.Schema) -> SmallJson | None:
-        """None for columns of other types than numbers, Booleans and text."""
+        """None for columns of other types than numbers, Booleans and text, and for names that are escaped."""
         plain = all(dtype.base_type() in _TYPES for dtype in wire.values())
-        return cls(wire) if plain else None
+        unescaped = all(json.dumps(name, ensure_ascii=False) == f'"{name}"' for name in wire)
+        return cls(wire) if plain and unescaped else None
 
     def frame(self, data: bytes) -> pl.DataFrame | None:
         """The rows of these lines; None for lines that are not beyond doubt."""
@@ -77,10 +79,10 @@ class SmallJson:
         if not only_known and not self._harmless(text, lines, missing):
             return None
         try:
-            columns = [
-                pl.Series(name, _with_nulls(column) if gaps else column, dtype)
+            columns = {
+                name: pl.Series(name, _with_nulls(column) if gaps else column, dtype)
                 for (name, dtype), column, gaps in zip(self._wire.items(), values, missing, strict=True)
-            ]
+            }
         except (OverflowError, TypeError):  # more than 64 bits
             return None
         return pl.DataFrame(columns)

@@ -108,5 +108,10 @@ def test_short_and_long_data_give_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     assert pl.concat(decoded.frame for decoded in few).equals(reader.decode(many).frame)
 
 
-def test_nested_columns_are_left_to_polars() -> None:
+def test_nested_columns_and_escaped_names_are_left_to_polars() -> None:
     assert SmallJson.of(pl.Schema({"v": pl.List(pl.Int64)})) is None
+    for name in ('a"', "a\\", "a\n", "\x01"):
+        assert SmallJson.of(pl.Schema({name: pl.Int64})) is None
+    for name in ("", "é", "\x7f", "a b", "class", "__init__", "f1"):
+        line = f'{{"{name}":1}}\n'.encode()
+        assert agree(line, pl.Schema({"x": pl.Int64, name: pl.Int64})), name

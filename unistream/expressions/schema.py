@@ -111,5 +111,6 @@ def spell_changes(frame: pl.DataFrame) -> pl.DataFrame:
     if CHANGE not in frame.columns:
         return frame
     # Words are taken by their numbers: small frames come often, and a query would cost more than all else.
-    operation = _WORDS[frame.get_column(CHANGE).cast(pl.UInt32)]
-    return pl.DataFrame([operation, *(column for column in frame.get_columns() if column.name != CHANGE)])
+    shown = frame.clone()
+    operation = _WORDS[shown.drop_in_place(CHANGE).cast(pl.UInt32)]
+    return shown.insert_column(0, operation)

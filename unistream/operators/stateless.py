@@ -158,7 +158,7 @@ class FilterStep(RowStep):
             return frame if pl.select(self.predicate).item() else frame.clear()
         if frame.height < SMALL_FRAME:
             passing = frame.select_seq(self.predicate).to_series()
-            return pl.DataFrame([column.filter(passing) for column in frame.get_columns()])
+            return pl.DataFrame({column.name: column.filter(passing) for column in frame.get_columns()})
         return frame.filter(self.predicate)
 
     @cached_property
