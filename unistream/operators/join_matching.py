@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
-from unistream.operators.row_order import columns_of, taken
+from unistream.operators.row_order import columns_of, in_order_of, taken
 from unistream.state.key_groups import stable_hash
 
 Flags = npt.NDArray[np.bool_]
@@ -208,11 +208,4 @@ def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     ticks = rows.get_column(TICK).to_numpy()
     if (ticks[1:] >= ticks[:-1]).all():
         return rows
-    low, bits = int(ticks.min()), len(ticks).bit_length()
-    if (int(ticks.max()) - low).bit_length() + bits > 62:
-        return taken(rows, np.argsort(ticks, kind="stable"))
-    packed = (ticks - low) << bits  # sorting numbers is much faster than sorting positions
-    packed |= np.arange(len(packed))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return taken(rows, packed)
+    return taken(rows, in_order_of(ticks))
