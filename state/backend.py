@@ -34,6 +34,13 @@ class KeyedTable(ABC):
         """
 
     @abstractmethod
+    def insert(self, keys: pl.DataFrame) -> RowIds:
+        """Make a row for each of these keys: distinct ones that `find` did not find, which nobody checks.
+
+        For who has just looked: `upsert` looks twice more.
+        """
+
+    @abstractmethod
     def find(self, keys: pl.DataFrame) -> RowIds:
         """Row id of each key, -1 where there is none."""
 

@@ -62,6 +62,12 @@ class HotTable(KeyedTable):
         self._space.used()
         return rows, new
 
+    def insert(self, keys: pl.DataFrame) -> RowIds:
+        rows = self._take_rows(keys.height)
+        self._keys.insert(self._as_keys(keys), rows)
+        self._space.used()
+        return rows
+
     def find(self, keys: pl.DataFrame) -> RowIds:
         rows = self._keys.find(self._as_keys(keys))
         self._space.used()
@@ -166,11 +172,7 @@ class HotTable(KeyedTable):
     def load(self, frame: pl.DataFrame, new: bool) -> None:
         """Put rows that count as stored; `new` promises that none of their keys is there already."""
         keys = frame.select(self.key_schema.names())
-        if new:
-            rows = self._take_rows(keys.height)
-            self._keys.insert(keys, rows)
-        else:
-            rows, _ = self.upsert(keys)
+        rows = self.insert(keys) if new else self.upsert(keys)[0]
         self.write(rows, frame.select(self.value_schema.names()))
         self._state[rows] = LIVE | STORED
         self._dirty[rows] = False

@@ -45,6 +45,11 @@ class DictTable(KeyedTable):
             rows.append(self._ids[identity])
         return np.array(rows, dtype=np.int64), np.array(new, dtype=np.bool_)
 
+    def insert(self, keys: pl.DataFrame) -> RowIds:
+        rows, new = self.upsert(keys)
+        assert new.all(), "a key is there already or occurs twice"
+        return rows
+
     def find(self, keys: pl.DataFrame) -> RowIds:
         wanted = keys.select(self._key_schema.names()).rows()
         return np.array([self._ids.get(comparable(key), -1) for key in wanted], dtype=np.int64)

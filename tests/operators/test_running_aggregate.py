@@ -19,6 +19,7 @@ from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.testing import ListSource, Pause, verify
 from unistream.testing.asserts import assert_same_rows
+from unistream.testing.bench import OperatorBench
 from unistream.testing.harness import OperatorHarness
 
 COLUMNS = pl.Schema({"k": pl.String, "d": pl.Date, "i": pl.Int64, "f": pl.Float64, "s": pl.String})
@@ -161,6 +162,24 @@ def test_keys_come_out_in_the_same_order_every_time(replay: Replay) -> None:
         replay(spec({"n": pl.len()}, schema, ("k",)), [schema], [Batch(rows)], 1)[""] for _ in range(2)
     )
     assert one.equals(other)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["numbers", "text"])
+def test_large_ticks_of_few_and_of_many_keys(text: bool) -> None:
+    """Which of them are grouped and which put in their places must not be seen."""
+    few, many = pl.int_range(40_000, eager=True) % 100, pl.int_range(40_000, eager=True) * 7919 % 30_011
+    ticks = [
+        pl.DataFrame({"k": keys, "v": many - 9_000}) for keys in (few, many, many, few, few, many + 20_000)
+    ]
+    if text:
+        ticks = [tick.with_columns(pl.format("key {}", "k").alias("k")) for tick in ticks]
+    schema = StreamSchema(ticks[0].schema)
+    aggregates = {"n": pl.len(), "total": pl.col("v").sum(), "least": pl.col("v").min()}
+    with OperatorBench(spec(aggregates, schema, ("k",)), [schema]) as bench:
+        for tick in ticks:
+            bench.process(Batch(tick))
+        got = pl.concat(bench.frames[""])
+    assert_same_rows(got, pl.concat(ticks).group_by("k").agg(**aggregates), key=("k",))
 
 
 def test_batch_and_stream_agree() -> None:

@@ -91,6 +91,14 @@ class BackendMachine(RuleBasedStateMachine):
         self.table.write(ids, pl.DataFrame(list(rows.values()), schema=VALUES, orient="row"))
         self.model[0].update(rows)
 
+    @rule(rows=st.dictionaries(keys, values, max_size=6))
+    def write_what_is_missing(self, rows: dict[Any, Any]) -> None:
+        missing = {key: value for key, value in rows.items() if key not in self.model[0]}
+        assert (self.table.find(self.frame(list(missing))) < 0).all()
+        ids = self.table.insert(self.frame(list(missing)))
+        self.table.write(ids, pl.DataFrame(list(missing.values()), schema=VALUES, orient="row"))
+        self.model[0].update(missing)
+
     @rule(rows=st.lists(keys, max_size=6, unique=True))
     def delete(self, rows: list[Any]) -> None:
         found = self.table.find(self.frame(rows))

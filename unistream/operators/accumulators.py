@@ -87,7 +87,7 @@ class Accumulators:
         missing = np.flatnonzero(new)
         if len(missing):
             missing = missing[in_key_order(keys[missing])]
-            rows[missing], _ = self.table.upsert(keys[missing])
+            rows[missing] = self.table.insert(keys[missing])
         return keys, rows, new
 
     def add(self, rows: RowIds, partials: pl.DataFrame, sign: int) -> None:

@@ -36,8 +36,7 @@ def place_rows(table: KeyedTable, keys: pl.DataFrame) -> tuple[RowIds, Mask]:
     missing = np.flatnonzero(new)
     if len(missing):
         distinct, codes = key_codes(keys[missing], keys.columns)
-        made, _ = table.upsert(distinct)
-        rows[missing] = made[codes]
+        rows[missing] = table.insert(distinct)[codes]
     return rows, new
 
 

@@ -24,6 +24,7 @@ from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.operators.folded_array import Mask, folds_in_place
 from unistream.operators.row_order import columns_of
 from unistream.operators.run_reducer import RunReducer
+from unistream.state.columns import ARRAY_TYPES
 from unistream.state.distinct import distinct
 from unistream.state.shown import show_as
 
@@ -126,8 +127,23 @@ def _plan(by: Sequence[str], exprs: Sequence[pl.Expr], schema: StreamSchema) -> 
     raise AssertionError("one of the expressions must be in the way")
 
 
-MOST_BY_PLACE = 32_768
-"""Rows of a tick that are put in order of their place in the table; Polars groups larger ones faster."""
+@dataclass(frozen=True, slots=True)
+class ByPlace:
+    """When rows are put in order of their places in the table rather than grouped: always in small ticks, in
+    larger ones where keys have few rows each, as they had in the tick before. Polars groups others faster."""
+
+    most_rows: int
+    least_keys: float
+    """Keys for each row."""
+
+    def suits(self, rows: int, keys_per_row: float) -> bool:
+        """Whether a tick of so many rows should go by place."""
+        return rows <= self.most_rows or keys_per_row >= self.least_keys
+
+
+_OF_NUMBERS = ByPlace(32_768, 0.05)
+_OF_OTHERS = ByPlace(8_192, 0.3)
+"""By what looking up a key costs, which for one number is next to nothing."""
 
 
 class _Folded(Operator):
@@ -141,6 +157,9 @@ class _Folded(Operator):
         self._finish = [expr for expr in found.finish if expr.meta.output_name() != _COUNT]
         in_place = all(folds_in_place(column) and column.how in _ORDERLESS for column in found.columns)
         self._reducer = RunReducer.of(found, schema.columns) if in_place else None
+        is_number = len(spec.by) == 1 and schema.columns[spec.by[0]].base_type() in ARRAY_TYPES
+        self._by_place = _OF_NUMBERS if is_number else _OF_OTHERS
+        self._keys_per_row = 0.0
         others = [name for name in schema.columns if name not in spec.by]
         self._columns = [*spec.by, *others]
         self._count = [expr for expr in found.finish if expr.meta.output_name() == _COUNT]
@@ -157,11 +176,13 @@ class _Folded(Operator):
         if self._updating:
             self._process_changes(batch.frame, out)
             return
-        groups = self._folded_by_place(batch.frame) or self._state.fold(self._partials(batch.frame))
+        frame = batch.frame
+        groups = self._folded_by_place(frame) or self._state.fold(self._partials(frame))
+        self._keys_per_row = len(groups.rows) / max(1, frame.height)
         out.emit(self._rows(groups.keys, groups.states, marks(groups.new)))
 
     def _folded_by_place(self, frame: pl.DataFrame) -> Groups | None:
-        if self._reducer is None or frame.height > MOST_BY_PLACE:
+        if self._reducer is None or not self._by_place.suits(frame.height, self._keys_per_row):
             return None
         return self._state.fold_rows(columns_of(frame, self._columns), self._reducer)
 

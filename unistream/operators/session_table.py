@@ -224,7 +224,7 @@ class SessionTable:
         ids = found.newest[codes[newest]]
         missing = np.flatnonzero(ids < 0)
         if len(missing):
-            ids[missing], _ = self._newest.upsert(self._key_frame(keys[codes[newest][missing]]))
+            ids[missing] = self._newest.insert(self._key_frame(keys[codes[newest][missing]]))
         alone = len(newest) == len(codes)
         rows = values if alone else values[newest]
         # Sessions of a key lie beside each other: the one in front of its newest ends where that is.
