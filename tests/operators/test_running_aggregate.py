@@ -16,6 +16,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.operators import accumulators
 from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.testing import ListSource, Pause, verify
 from unistream.testing.asserts import assert_same_rows
@@ -207,3 +208,16 @@ def test_folding_is_chosen_where_it_is_exact() -> None:
 def test_agg_needs_an_aggregate() -> None:
     with pytest.raises(InvalidQuery, match="at least one aggregate"):
         us.from_frame({"k": [1]}).group_by("k").agg()
+
+
+def test_long_lists_are_merged_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accumulators, "_BYTES_AT_ONCE", 1_000)
+    rows = pl.DataFrame({"k": [n * 7 % 50 for n in range(3_000)], "v": [n * n % 997 for n in range(3_000)]})
+    schema = StreamSchema(rows.schema)
+    aggregates = {"kinds": pl.col("v").n_unique(), "all": pl.col("v"), "total": pl.col("v").sum()}
+    with OperatorBench(spec(aggregates, schema, ("k",)), [schema]) as bench:
+        for tick in rows.iter_slices(500):
+            bench.process(Batch(tick))
+        frames = bench.frames[""]
+    assert len(frames) > 6  # more than one for a tick
+    assert_same_rows(pl.concat(frames), rows.group_by("k").agg(**aggregates), key=("k",))

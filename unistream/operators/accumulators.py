@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import KeyedTable, RowIds, StateStore
 
 _ROW = "__row"
+_BYTES_AT_ONCE = 4 << 20
+"""So much of what NumPy cannot fold is merged together: it is copied several times on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,21 @@ class Accumulators:
         self._merge = [expr for expr in found.merge if expr.meta.output_name() not in folded]
         self._order = [column.name for column in found.columns]
         self._key_width = len(keys)
+        self._row_bytes = 0
         self.table: KeyedTable = store.keyed(name, keys, value_columns(found.columns))
         self._arrays = [FoldedArray(column, self.table) for column in arrays]
 
-    def fold(self, partials: pl.DataFrame) -> Groups:
-        """Add partial rows: key columns, then state columns, of distinct keys."""
+    def fold(self, partials: pl.DataFrame) -> Iterator[Groups]:
+        """Add partial rows: key columns, then state columns, of distinct keys; a part of them at a time."""
         _, rows, new = self.place(partials)
         order = in_row_order(rows)
-        rows, new = rows.take(order), new.take(order)
-        partials = taken(partials, order)
+        step = max(1, len(rows) if self._row_bytes == 0 else _BYTES_AT_ONCE // self._row_bytes)
+        for start in range(0, len(rows), step):
+            part = order[start : start + step]
+            yield self._fold(rows.take(part), new.take(part), taken(partials, part))
+
+    def _fold(self, rows: RowIds, new: Mask, partials: pl.DataFrame) -> Groups:
+        """Add partial rows to these rows of the table, which ascend."""
         keys = pl.DataFrame(partials.get_columns()[: self._key_width])
         fresh = np.flatnonzero(new)
         # What Polars merges may read columns that are folded in place, as they were before.
@@ -126,4 +135,5 @@ class Accumulators:
             both = pl.concat([old, given]).group_by(_ROW, maintain_order=True).agg(self._merge)
             merged = both.sort(_ROW).select(names)
         self.table.write(rows, merged)
+        self._row_bytes = int(merged.estimated_size()) // len(rows)
         return {name: merged[name] for name in names}

@@ -176,10 +176,12 @@ class _Folded(Operator):
         if self._updating:
             self._process_changes(batch.frame, out)
             return
-        frame = batch.frame
-        groups = self._folded_by_place(frame) or self._state.fold(self._partials(frame))
-        self._keys_per_row = len(groups.rows) / max(1, frame.height)
-        out.emit(self._rows(groups.keys, groups.states, marks(groups.new)))
+        frame, keys = batch.frame, 0
+        by_place = self._folded_by_place(frame)
+        for groups in self._state.fold(self._partials(frame)) if by_place is None else [by_place]:
+            keys += len(groups.rows)
+            out.emit(self._rows(groups.keys, groups.states, marks(groups.new)))
+        self._keys_per_row = keys / max(1, frame.height)
 
     def _folded_by_place(self, frame: pl.DataFrame) -> Groups | None:
         if self._reducer is None or not self._by_place.suits(frame.height, self._keys_per_row):
