@@ -45,8 +45,9 @@ class NdjsonFormat(Format):
     first value counts; in objects of more than 32 keys it may be any of its values.
 
     What is refused, each line by itself: broken or cut JSON, two values on one line, anything but an
-    object, NaN and Infinity, numbers beyond 64-bit floats, NUL and other control characters, invalid
-    UTF-8, lone surrogates, nesting deeper than 256, a byte order mark other than at the first line.
+    object, NaN and Infinity, numbers beyond 64-bit floats, whole numbers beyond 128 bits (with a fraction
+    or an exponent they are floats), NUL and other control characters, invalid UTF-8, lone surrogates, nesting
+    deeper than 256, a byte order mark other than at the first line.
 
     >>> format = NdjsonFormat(pl.Schema({"user": pl.String, "amount": pl.Int64}))
     >>> decoded = format.decode(b'{"user": "ada", "amount": 3}\\n{"user": "bob", "amount": "x"}\\n')

@@ -115,7 +115,8 @@ class LineCutter:
         return end
 
     def _give_up_line(self) -> Cut:
-        beginning = self._bytes[: min(KEPT_BYTES, self._bytes.find(b"\n") + 1 or KEPT_BYTES)]
+        kept = min(KEPT_BYTES, self._limit + 1)  # as much as there is however the bytes came
+        beginning = self._bytes[: min(kept, self._bytes.find(b"\n") + 1 or kept)]
         self.dropping = True
         dropped = self._drop_line()
         return dropped._replace(too_long=beginning)

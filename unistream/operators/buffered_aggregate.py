@@ -13,6 +13,7 @@ from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.kept_rows import KeptRows, standing
+from unistream.operators.row_places import join_on_keys
 
 
 class BufferedAggregate(Operator):
@@ -46,7 +47,7 @@ class BufferedAggregate(Operator):
         """Keys that have no rows any more; a deletion carries what was true before it."""
         gone = self._kept.keys_gone(old, rows)
         if gone.height:
-            last = self._evaluated(old.join(gone, on=self._by, how="semi", nulls_equal=True))
+            last = self._evaluated(join_on_keys(old, gone, self._by, "semi"))
             out.emit(last.with_columns(pl.lit(Change.DELETE.value, pl.Int8).alias(CHANGE)))
             self._kept.forget(gone)
 

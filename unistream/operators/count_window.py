@@ -14,7 +14,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.row_places import Codes, key_codes
+from unistream.operators.row_places import Codes, join_on_keys, key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
@@ -160,9 +160,7 @@ class CountingWindowOperator(Operator):
         if (last > first).any():
             self._emit(parts, keys, first, last - first, out)
         open_from = keys.with_columns(pl.Series(START, last * self._every // self._width))
-        joined = parts.join(
-            open_from, on=self._keys.names(), how="left", nulls_equal=True, maintain_order="left"
-        )
+        joined = join_on_keys(parts, open_from, self._keys.names(), "left")
         return joined.filter(pl.col(PANE) >= pl.col(START)).drop(START)
 
     def _emit(

@@ -14,7 +14,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.row_places import key_codes
+from unistream.operators.row_places import join_on_keys, key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_query import global_window_query
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
@@ -126,13 +126,8 @@ class GlobalWindowOperator(Operator):
         if begun.any():
             older = pl.concat([keys.filter(pl.Series(begun)), self._table.read(ids[begun])], how="horizontal")
             both = pl.concat([older.select(parts.columns), parts])
-            parts = keys.join(
-                self._contents.merge(both, self._keys.names()),
-                on=self._keys.names(),
-                how="left",
-                nulls_equal=True,
-                maintain_order="left",
-            )
+            merged = self._contents.merge(both, self._keys.names())
+            parts = join_on_keys(keys, merged, self._keys.names(), "left")
         self._table.write(ids, parts.select(names))
         return ids
 

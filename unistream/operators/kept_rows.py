@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.expressions.changelog import COMING
 from unistream.expressions.schema import CHANGE
+from unistream.operators.row_places import join_on_keys
 from unistream.state.backend import KeyedTable, StateStore
 
 _ROWS = "__rows"
@@ -61,7 +62,7 @@ class KeptRows:
         """The distinct keys that had rows before and have none after."""
         had = before.select(self._keys).unique(maintain_order=True)
         has = after.select(self._keys).unique()
-        return had.join(has, on=self._keys, how="anti", nulls_equal=True, maintain_order="left")
+        return join_on_keys(had, has, self._keys, "anti")
 
 
 def standing(rows: pl.DataFrame, changes: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from unistream.errors import DataError, InvalidQuery
 from unistream.expressions.schema import StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.row_places import join_on_keys
 from unistream.state.handles import Cursor, KeyedStates, State
 from unistream.state.timers import TIME, Timers
 
@@ -361,10 +362,7 @@ def _places(keys: pl.DataFrame, distinct: pl.DataFrame) -> list[int]:
     if keys.height == distinct.height:
         return list(range(keys.height))
     numbered = distinct.with_row_index("__place")
-    found = keys.join(
-        numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left", coalesce=True
-    )
-    return found["__place"].to_list()
+    return join_on_keys(keys, numbered, keys.columns, "left")["__place"].to_list()
 
 
 def _micros(time: int | datetime) -> int:

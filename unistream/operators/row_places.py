@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from unistream.state.backend import KeyedTable, RowIds
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+How = Literal["left", "semi", "anti"]
+
+_SAME = "__same"
 
 
 def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Codes]:
@@ -20,13 +24,32 @@ def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Code
     keys = rows.select(by)
     if not by:
         return pl.DataFrame(height=1), np.zeros(rows.height, dtype=np.int64)
-    if keys.width == 1 and keys.dtypes[0].is_integer() and keys.to_series().null_count() == 0:
+    if keys.width == 1 and _is_number(keys.to_series()):
         values, codes = np.unique(keys.to_series().to_numpy(), return_inverse=True)
         return pl.DataFrame({keys.columns[0]: values}, schema=keys.schema), codes.astype(np.int64, copy=False)
     distinct = keys.unique(maintain_order=True)
     numbered = distinct.with_row_index("__code")
-    joined = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
+    joined = join_on_keys(keys, numbered, keys.columns, "left")
     return distinct, joined.get_column("__code").to_numpy().astype(np.int64)
+
+
+def _is_number(keys: pl.Series) -> bool:
+    whole = keys.dtype.is_integer() and keys.dtype not in (pl.Int128, pl.UInt128)
+    return whole and keys.null_count() == 0
+
+
+def join_on_keys(left: pl.DataFrame, right: pl.DataFrame, on: Sequence[str], how: How) -> pl.DataFrame:
+    """A join for which null equals null and NaN equals NaN, in the order of the left.
+
+    >>> one = pl.DataFrame({"k": [float("nan")]})
+    >>> join_on_keys(one, one.with_row_index("n"), ["k"], "left").rows()
+    [(nan, 0)]
+    """
+    if len(on) == 1 and left.schema[on[0]].is_float():
+        # Where both sides are known to be sorted Polars 2.1 finds no NaN, unless the key has two columns.
+        left, right = (side.with_columns(pl.lit(0).alias(_SAME)) for side in (left, right))
+        return join_on_keys(left, right, [*on, _SAME], how).drop(_SAME)
+    return left.join(right, on=on, how=how, nulls_equal=True, maintain_order="left")
 
 
 def place_rows(table: KeyedTable, keys: pl.DataFrame) -> tuple[RowIds, Mask]:
