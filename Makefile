@@ -12,7 +12,8 @@ help: ## List the targets
 
 $(BIN)/unistream: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "Installing unistream and its tools into $(VENV): a minute or two, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(BIN)/unistream
 
 dev: $(BIN)/unistream ## Make the environment and install the checkout into it

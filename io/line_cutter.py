@@ -36,7 +36,7 @@ class LineCutter:
     >>> cutter = LineCutter(lambda data: data.rfind(b"\\n") + 1, max_line_bytes=5)
     >>> cutter.feed(b"ab\\ncd\\ntoo long\\ne")
     >>> cutter.next().data, cutter.next().too_long, cutter.next()
-    (b'ab\\ncd\\n', b'too long\\n', None)
+    (b'ab\\ncd\\n', b'too lo', None)
     """
 
     def __init__(

@@ -81,7 +81,8 @@ class Backoff:
         self.reason = ""
         self._clock = clock
         self._random = random
-        self._failures = 0
+        self.failures = 0
+        """How many attempts have failed since the other side last worked."""
         self._attempts = 0
         self._next = clock.steady()
 
@@ -95,14 +96,14 @@ class Backoff:
 
     def failed(self, reason: str) -> None:
         """An attempt failed, or a connection was lost."""
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
-        self._failures += 1
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures, 10))
+        self.failures += 1
         self._next = self._clock.steady() + pause * (1 - self._random.random() / 2)
         self.reason = reason
 
     def reset(self) -> None:
         """The other side works: begin with short pauses next time."""
-        self._failures = 0
+        self.failures = 0
 
     def choice(self, places: Sequence[T]) -> T:
         """Another one of several addresses at each attempt."""

@@ -47,6 +47,14 @@ def test_run_goes_on_from_its_checkpoint(run: Run) -> None:
     assert pl.read_csv("out/*.csv")["item"].sort().to_list() == ["a", "b", "c"]
 
 
+def test_run_tells_where_it_goes_on(run: Run) -> None:
+    assert "restored" not in run("run", "job.py:job", "--checkpoint", "ckpt", "--until", "available").output
+    assert (
+        "restored checkpoint"
+        in run("run", "job.py:job", "--checkpoint", "ckpt", "--until", "available").output
+    )
+
+
 def test_explain_runs_nothing(run: Run) -> None:
     graph = json.loads(run("explain", "job.py:job", "--json").output)
     assert [vertex["id"] for vertex in graph["physical"]] == ["csv-1", "unique-1", "csv-2"]

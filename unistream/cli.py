@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from unistream import errors
-from unistream.cli_base import guarded
+from unistream.cli_base import guarded, telling_of
 from unistream.cli_bench import bench
 from unistream.cli_checkpoints import checkpoints, savepoint, state
 from unistream.location import raised_at
@@ -48,14 +49,15 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the job in TARGET, a Python file, as FILE.py or FILE.py:NAME."""
-    progress = load_job(target).run(
-        until=until,
-        checkpoint=checkpoint,
-        every=every,
-        restore=int(restore) if restore is not None and restore.isdigit() else restore,
-        settings=load_settings(settings),
-        progress=False if as_json else None,
-    )
+    with nullcontext() if as_json else telling_of("unistream.runtime.checkpoint"):
+        progress = load_job(target).run(
+            until=until,
+            checkpoint=checkpoint,
+            every=every,
+            restore=int(restore) if restore is not None and restore.isdigit() else restore,
+            settings=load_settings(settings),
+            progress=False if as_json else None,
+        )
     if as_json:
         click.echo(json.dumps(progress.to_dict()))
     else:
@@ -84,7 +86,7 @@ def explain(target: str, form: str, as_json: bool) -> None:
 @click.option("--quiet", is_flag=True, help="No live view.")
 @guarded
 def demo(rows: int, folder: Path | None, quiet: bool) -> None:
-    """Batch, live, killed, resumed, compared: on generated orders, in under a minute."""
+    """Batch, live, killed, resumed, compared: on generated orders, in half a minute."""
     from unistream.demo.show import run_demo
 
     if not run_demo(rows, folder, quiet):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -43,6 +45,25 @@ def guarded(command: Command) -> Command:
             sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
 
     return click.option("--debug", is_flag=True, help="Show the inner trace of an error.")(call)  # type: ignore[return-value]
+
+
+@contextmanager
+def telling_of(part: str) -> Iterator[None]:
+    """Print what this part of the library logs: from where a job goes on, and what it keeps."""
+    logger, handler = logging.getLogger(part), _Told()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Told(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
 
 
 def rows_of(frame: Any) -> Any:

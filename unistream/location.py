@@ -12,7 +12,7 @@ from types import CodeType
 _PACKAGE = str(Path(__file__).parent)
 _CHECKOUT_ROOMS = tuple(str(Path(__file__).parent.parent / room) for room in ("io", "state"))
 _OURS = (_PACKAGE, *_CHECKOUT_ROOMS)
-_COMMAND_LINE = f"{_PACKAGE}/cli.py"
+_COMMAND_LINE = f"{_PACKAGE}/cli"
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _CELLS = "/ipykernel_"
 """What the names have in common that a notebook gives to its cells."""
@@ -24,7 +24,7 @@ def user_location() -> str | None:
     """`file:line: source text` of the nearest caller outside this library, or None in a bare interpreter."""
     frame = sys._getframe(1)
     while frame is not None and not _is_users(frame.f_code):
-        if frame.f_code.co_filename == _COMMAND_LINE:  # whoever called that is nobody's program
+        if frame.f_code.co_filename.startswith(_COMMAND_LINE):  # whoever called that is nobody's program
             return None
         frame = frame.f_back  # type: ignore[assignment]
     return None if frame is None else _place(frame.f_code.co_filename, frame.f_lineno)

@@ -23,6 +23,22 @@ from unistream.testing import ListSource
 SCHEMA = {"n": pl.Int64}
 
 
+@pytest.mark.parametrize(
+    ("verb", "way_out"),
+    [("sort", r"\.collect\(\)\.sort\("), ("limit", r"write \.head\(n\)"), ("write_csv", "sink_csv")],
+)
+def test_verbs_of_frames_name_the_way_out(verb: str, way_out: str) -> None:
+    with pytest.raises(AttributeError, match=f"a stream has no '{verb}'.*{way_out}"):
+        getattr(us.from_frame({"n": [1]}), verb)
+    assert not hasattr(us.from_frame({"n": [1]}), "unheard_of")
+
+
+def test_progress_and_windows_are_short_in_a_shell() -> None:
+    progress = us.from_frame({"n": [1, 2]}).filter(pl.col("n") > 1).sink(MemorySink()).run(progress=False)
+    assert repr(progress).startswith("<Progress finished: ")
+    assert "where" not in repr(us.tumbling("1m"))
+
+
 def endless() -> us.Stream:
     return us.scan(ListSource(SCHEMA, [(n,) for n in range(100)], bounded=False))
 

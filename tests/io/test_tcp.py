@@ -280,7 +280,9 @@ def test_a_client_connects_again() -> None:
         reader.close()
 
 
-def test_an_absent_server_is_tried_with_growing_pauses_and_then_given_up() -> None:
+def test_an_absent_server_is_tried_with_growing_pauses_and_then_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     clock = HandClock()
@@ -296,6 +298,8 @@ def test_an_absent_server_is_tried_with_growing_pauses_and_then_given_up() -> No
                 pauses.append(polled.seconds)
                 clock.time += polled.seconds
     assert 60 <= clock.time < 66
+    (told,) = caplog.messages  # once, not for each attempt
+    assert told == f"127.0.0.1:{port} cannot be reached: Connection refused; trying again"
     assert 0.05 <= pauses[0] <= 0.1
     assert all(pause <= 5 for pause in pauses)
     assert pauses[-1] >= 2.5

@@ -465,6 +465,13 @@ class Stream(Joins, Sinks):
 
         return stream_html(self)
 
+    if not TYPE_CHECKING:  # or every verb would be there for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            from unistream.api.instead import instead_of
+
+            raise AttributeError(f"a stream has no {name!r}{instead_of(name)}", name=name, obj=self)
+
     def _apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
         """An operator over this stream and others; what it cannot do here is refused at the user's line."""
         over = tuple(_accepted(spec, stream._node) for stream in (self, *others))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -84,7 +84,7 @@ class Window:
 
     kind: ClassVar[str] = "window"
     needs_time: ClassVar[bool] = True
-    where: str | None = None
+    where: str | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:

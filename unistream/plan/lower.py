@@ -79,7 +79,7 @@ def _query_vertex(
             only_filters=all(_keeps_or_filters(node) for node in walk([root])),
         ),
         schema=root.schema,
-        details={**details, **root.sink.describe()},
+        details={**details, **root.sink.describe(), "delivery": promise(root)},
         where=root.where,
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_APART = ("filtered", "late", "rejected")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceProgress:
@@ -22,7 +24,7 @@ class SourceProgress:
     ended: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Progress:
     """A job at one moment. Rates are over the last few seconds; times are in seconds.
 
@@ -51,6 +53,10 @@ class Progress:
     checkpoint_age: float | None = None
     sources: Mapping[str, SourceProgress] = field(default_factory=dict)
     operators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        also = (f", {count:,} {what}" for what in _APART if (count := getattr(self, what)))
+        return f"<Progress {self.status}: {self.rows_in:,} rows in, {self.rows_out:,} out{''.join(also)}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and logs."""
