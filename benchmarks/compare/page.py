@@ -61,10 +61,12 @@ def page(document: Mapping[str, Any]) -> str:
         "## Where we lose",
         _where_we_lose(runs),
         "## Millions of events a second",
-        "Medians; in brackets, of several runs, how far the slowest and the fastest lie apart, in percent.",
+        _rounds(
+            document, "Medians; in brackets how far the slowest and the fastest run lie apart, in percent."
+        ),
         _matrix(runs, contenders, lambda name, query: _rate(runs, name, query)),
         "## How many times as fast",
-        "Medians of the ratios of each round.",
+        _rounds(document, "Medians of the ratios of each round."),
         _ratios(runs),
         "## Memory, MB",
         _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'peak_mb'):,.0f}"),
@@ -102,6 +104,15 @@ def _intro(document: Mapping[str, Any]) -> str:
         f" rounds: {document['rounds']}, on {machine['cores']} cores ({machine['processor']}) with"
         f" {machine['memory_gb']:.0f} GB, {machine['system']}. {named}.\n\n"
         f"```sh\n{document['command']}\n```\n\nRaw figures: [comparison.json](comparison.json)."
+    )
+
+
+def _rounds(document: Mapping[str, Any], several: str) -> str:
+    """What figures are where several runs were made; of one run it says what is not known."""
+    if document["rounds"] > 1:
+        return several
+    return (
+        "One run of each, so how far runs lie apart is not known; ratios near a goal may fall on either side."
     )
 
 
