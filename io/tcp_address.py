@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TypeVar
 from unistream.clock import Clock, Random
 from unistream.errors import ConnectorError, InvalidSettings
 from unistream.location import user_location
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -81,8 +84,7 @@ class Backoff:
         self.reason = ""
         self._clock = clock
         self._random = random
-        self.failures = 0
-        """How many attempts have failed since the other side last worked."""
+        self._failures = 0
         self._attempts = 0
         self._next = clock.steady()
 
@@ -95,15 +97,17 @@ class Backoff:
         return max(0.0, self._next - self._clock.steady())
 
     def failed(self, reason: str) -> None:
-        """An attempt failed, or a connection was lost."""
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures, 10))
-        self.failures += 1
+        """An attempt failed, or a connection was lost: said once, until the other side works again."""
+        if not self._failures:
+            logger.warning("%s; trying again", reason)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
+        self._failures += 1
         self._next = self._clock.steady() + pause * (1 - self._random.random() / 2)
         self.reason = reason
 
     def reset(self) -> None:
         """The other side works: begin with short pauses next time."""
-        self.failures = 0
+        self._failures = 0
 
     def choice(self, places: Sequence[T]) -> T:
         """Another one of several addresses at each attempt."""

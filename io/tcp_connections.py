@@ -268,8 +268,6 @@ class Dialer(Peers):
             self._dialling.close()
             self._dialling = None
         self._backoff.failed(f"{self.address} cannot be reached: {reason}")
-        if self._backoff.failures == 1:
-            logger.warning("%s; trying again", self._backoff.reason)
         away = self._clock.steady() - self._away_since
         if self._give_up_after is not None and away >= self._give_up_after:
             self._error = ConnectorError(

@@ -58,12 +58,19 @@ class KeyIndex(ABC):
         """The key columns of these rows as they are now, see `Column.picked`."""
 
 
+def is_exact(keys: pl.Schema) -> bool:
+    """Whether looking a key up takes no comparing: it is one number or time of at most 64 bits.
+
+    >>> is_exact(pl.Schema({"k": pl.Date})), is_exact(pl.Schema({"k": pl.Int128}))
+    (True, False)
+    """
+    return len(keys) == 1 and keys.dtypes()[0].base_type() in ARRAY_TYPES
+
+
 def make_key_index(schema: pl.Schema, capacity: int, space: ArraySpace) -> KeyIndex:
     """The fastest index for keys of these types."""
-    (first, *others) = schema.values()
-    if not others and first.base_type() in ARRAY_TYPES:
-        return ExactIndex(schema, capacity, space)
-    return HashedIndex(schema, capacity, space)
+    index = ExactIndex if is_exact(schema) else HashedIndex
+    return index(schema, capacity, space)
 
 
 class ExactIndex(KeyIndex):

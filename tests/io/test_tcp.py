@@ -13,10 +13,11 @@ from contextlib import contextmanager
 import polars as pl
 import pytest
 
-from unistream.clock import Clock, SystemClock
+from unistream.clock import Clock, Random, SystemClock
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Replay, Request, Wait
 from unistream.io.tcp import TcpReader, TcpSource
+from unistream.io.tcp_address import Backoff
 
 SCHEMA = {"n": pl.Int64, "t": pl.String}
 
@@ -370,3 +371,12 @@ def test_a_fast_sender_comes_in_large_chunks() -> None:
         sender.join()
     assert numbers(chunks) == list(range(200_000))
     assert len(chunks) < 1_000
+
+
+def test_a_server_that_goes_away_is_told_of_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    backoff = Backoff(HandClock(), Random(1))
+    for _ in range(2):
+        backoff.failed("it closed the connection")
+        backoff.failed("it cannot be reached")
+        backoff.reset()
+    assert caplog.messages == 2 * ["it closed the connection; trying again"]

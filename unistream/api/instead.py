@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-_WINDOW = '.group_by(...).window(us.tumbling("1m")).agg(...)'
 _INSTEAD = {
     "limit": ".head(n)",
     "slice": ".head(n)",
-    "group_by_dynamic": _WINDOW,
-    "rolling": '.window(us.sliding("10m", every="1m")), or .agg(...) over the last rows',
+    "group_by_dynamic": '.group_by(...).window(us.tumbling("1m")).agg(...)',
+    "rolling": '.group_by(...).over(range="10m").agg(...)',
     "drop_nulls": ".filter(pl.col(...).is_not_null())",
     "drop_nans": ".filter(pl.col(...).is_not_nan())",
     "fill_null": ".with_columns(pl.col(...).fill_null(...))",

@@ -45,7 +45,7 @@ class Accumulators:
         self._merge = [expr for expr in found.merge if expr.meta.output_name() not in folded]
         self._order = [column.name for column in found.columns]
         self._key_width = len(keys)
-        self._row_bytes = 0
+        self._row_bytes = 0  # of what Polars merges, as it was when it was merged last
         self.table: KeyedTable = store.keyed(name, keys, value_columns(found.columns))
         self._arrays = [FoldedArray(column, self.table) for column in arrays]
 
@@ -53,7 +53,7 @@ class Accumulators:
         """Add partial rows: key columns, then state columns, of distinct keys; a part of them at a time."""
         _, rows, new = self.place(partials)
         order = in_row_order(rows)
-        step = max(1, len(rows) if self._row_bytes == 0 else _BYTES_AT_ONCE // self._row_bytes)
+        step = max(1, _BYTES_AT_ONCE // max(1, self._row_bytes))
         for start in range(0, len(rows), step):
             part = order[start : start + step]
             yield self._fold(rows.take(part), new.take(part), taken(partials, part))

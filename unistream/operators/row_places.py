@@ -11,6 +11,7 @@ import polars as pl
 
 from unistream.operators.row_order import Positions
 from unistream.state.backend import KeyedTable, RowIds
+from unistream.state.key_index import is_exact
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -24,18 +25,13 @@ def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Code
     keys = rows.select(by)
     if not by:
         return pl.DataFrame(height=1), np.zeros(rows.height, dtype=np.int64)
-    if keys.width == 1 and _is_number(keys.to_series()):
+    if keys.dtypes[0].is_integer() and is_exact(keys.schema) and not keys.to_series().null_count():
         values, codes = np.unique(keys.to_series().to_numpy(), return_inverse=True)
         return pl.DataFrame({keys.columns[0]: values}, schema=keys.schema), codes.astype(np.int64, copy=False)
     distinct = keys.unique(maintain_order=True)
     numbered = distinct.with_row_index("__code")
     joined = join_on_keys(keys, numbered, keys.columns, "left")
     return distinct, joined.get_column("__code").to_numpy().astype(np.int64)
-
-
-def _is_number(keys: pl.Series) -> bool:
-    whole = keys.dtype.is_integer() and keys.dtype not in (pl.Int128, pl.UInt128)
-    return whole and keys.null_count() == 0
 
 
 def join_on_keys(left: pl.DataFrame, right: pl.DataFrame, on: Sequence[str], how: How) -> pl.DataFrame:

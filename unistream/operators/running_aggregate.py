@@ -24,8 +24,8 @@ from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.operators.folded_array import Mask, folds_in_place
 from unistream.operators.row_order import columns_of
 from unistream.operators.run_reducer import RunReducer
-from unistream.state.columns import ARRAY_TYPES
 from unistream.state.distinct import distinct
+from unistream.state.key_index import is_exact
 from unistream.state.shown import show_as
 
 _ORDERLESS = ("sum", "min", "max")
@@ -141,9 +141,9 @@ class ByPlace:
         return rows <= self.most_rows or keys_per_row >= self.least_keys
 
 
+# Looking up a key that is one number costs next to nothing; any other is hashed and compared.
 _OF_NUMBERS = ByPlace(32_768, 0.05)
 _OF_OTHERS = ByPlace(8_192, 0.3)
-"""By what looking up a key costs, which for one number is next to nothing."""
 
 
 class _Folded(Operator):
@@ -157,8 +157,8 @@ class _Folded(Operator):
         self._finish = [expr for expr in found.finish if expr.meta.output_name() != _COUNT]
         in_place = all(folds_in_place(column) and column.how in _ORDERLESS for column in found.columns)
         self._reducer = RunReducer.of(found, schema.columns) if in_place else None
-        is_number = len(spec.by) == 1 and schema.columns[spec.by[0]].base_type() in ARRAY_TYPES
-        self._by_place = _OF_NUMBERS if is_number else _OF_OTHERS
+        self._keys = pl.Schema({name: schema.columns[name] for name in spec.by})
+        self._by_place = _OF_NUMBERS if is_exact(self._keys) else _OF_OTHERS
         self._keys_per_row = 0.0
         others = [name for name in schema.columns if name not in spec.by]
         self._columns = [*spec.by, *others]
@@ -168,8 +168,7 @@ class _Folded(Operator):
         self._made = [(expr.meta.output_name(), made[expr.meta.output_name()]) for expr in self._finish]
 
     def open(self, context: Context) -> None:
-        keys = pl.Schema({name: self._schema.columns[name] for name in self._by})
-        self._state = Accumulators(context.state, "groups", keys, self._found)
+        self._state = Accumulators(context.state, "groups", self._keys, self._found)
         show_as(context.state, "groups", [*self._by, *self._finish])
 
     def process(self, batch: Batch, out: Output) -> None:
