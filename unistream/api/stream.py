@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from unistream.api import steps, time
+from unistream.api.inputs import accepted, before_step, in_full, refuse_updates, same_columns
 from unistream.api.joins import Joins
 from unistream.api.sinks import Sinks
 from unistream.config import Settings
@@ -18,7 +19,7 @@ from unistream.expressions.schema import Changes
 from unistream.graph import LATE, REJECTED
 from unistream.location import user_location
 from unistream.operators.broadcast import Broadcast
-from unistream.operators.changelog import Retractions, ShowChanges
+from unistream.operators.changelog import ShowChanges
 from unistream.operators.deduplicate import Unique
 from unistream.plan.nodes import Apply, Node, SideOutput, Stateless, Union
 from unistream.plan.tree import walk
@@ -188,11 +189,11 @@ class Stream(Joins, Sinks):
         """
         where = user_location()
         for other in others:
-            _same_columns(self, other, where)
+            same_columns(self, other, where)
         if not others:
             return self
         # Upserts of one part would replace rows of another that happen to have the same key.
-        parts = tuple(_in_full(part._node, where) for part in (self, *others))
+        parts = tuple(in_full(part._node, where) for part in (self, *others))
         return Stream(Union(parts=parts, where=where))
 
     def split(self, branches: Mapping[str, pl.Expr], rest: str | None = None) -> dict[str, Stream]:
@@ -244,7 +245,7 @@ class Stream(Joins, Sinks):
         [('+I', 1)]
         """
         where = user_location()
-        return Stream(_in_full(self._node, where))._apply(ShowChanges(where=where))
+        return Stream(in_full(self._node, where))._apply(ShowChanges(where=where))
 
     def rejected(self) -> Stream:
         """The rows that could not be read or have no possible event time: source, position, reason, content.
@@ -391,7 +392,7 @@ class Stream(Joins, Sinks):
         if not isinstance(rules, Stream):
             hint = "wrap a frame in us.from_frame"
             raise InvalidQuery(f"broadcast takes a stream of rules, not {rules!r}", where, hint)
-        _refuse_updates("broadcast", self._node, where)
+        refuse_updates("broadcast", self._node, where)
         empty = pl.DataFrame(schema=rules.schema)
         made = steps.promised(lambda rows: function(rows, empty), self.schema, schema, "broadcast", where)
         return rules._apply(Broadcast(function=function, made=made, where=where), self)
@@ -474,7 +475,7 @@ class Stream(Joins, Sinks):
 
     def _apply(self, spec: OperatorSpec, *others: Stream) -> Stream:
         """An operator over this stream and others; what it cannot do here is refused at the user's line."""
-        over = tuple(_accepted(spec, stream._node) for stream in (self, *others))
+        over = tuple(accepted(spec, stream._node) for stream in (self, *others))
         node = Apply(spec=spec, over=over, where=spec.where)
         _ = node.schema
         return Stream(node)
@@ -483,59 +484,5 @@ class Stream(Joins, Sinks):
         """A stateless verb: the step is checked against what is known of this stream."""
         where = user_location()
         step = make(self._node.schema, *given, where)
-        node = _before_step(step, self._node)
+        node = before_step(step, self._node)
         return Stream(Stateless(input=node, step=step, where=where))
-
-
-def _accepted(spec: OperatorSpec, node: Node) -> Node:
-    """The input as the operator can take it: upserts become retractions, other updates are refused."""
-    if not spec.accepts_updates:
-        _refuse_updates(spec.name, node, spec.where)
-    return _in_full(node, spec.where) if spec.needs_retractions else node
-
-
-def _refuse_updates(step: str, node: Node, where: str | None) -> None:
-    if node.schema.changes is not Changes.APPEND:
-        hint = "take .changes() for the changes as rows, or emit windows with emit='close'"
-        raise InvalidQuery(f"{step} takes rows that are only added; this stream updates", where, hint)
-
-
-def _in_full(node: Node, where: str | None) -> Node:
-    """The rows with every row that is replaced taken back before, instead of replaced by its key."""
-    if node.schema.changes is not Changes.UPSERT:
-        return node
-    return Apply(spec=Retractions(where=where), over=(node,), where=where)
-
-
-def _before_step(step: RowStep, node: Node) -> Node:
-    """The input of a stateless step: behind one that drops the key nobody could tell what is replaced."""
-    changes = node.schema.changes
-    if step.verb == "map_batches":
-        _refuse_updates(step.verb, node, step.where)
-    if changes is Changes.UPSERT and (step.verb == "explode" or not step.derive(node.schema).key):
-        return _in_full(node, step.where)
-    return node
-
-
-def _same_columns(first: Stream, other: Any, where: str | None) -> None:
-    if not isinstance(other, Stream):
-        raise InvalidQuery(
-            f"union takes streams, not {type(other).__name__}", where, "wrap frames in us.from_frame"
-        )
-    if list(first.schema.items()) == list(other.schema.items()):
-        return
-    for name, dtype in first.schema.items():
-        if name not in other.schema:
-            raise InvalidQuery.from_missing_column(name, other.schema, "a part of union", where)
-        if other.schema[name] != dtype:
-            hint = f"cast one of them, as in `.cast({{{name!r}: pl.{dtype}}})`"
-            raise InvalidQuery(
-                f"Column {name!r} is {dtype} here and {other.schema[name]} there in union", where, hint
-            )
-    extra = [name for name in other.schema if name not in first.schema]
-    if extra:
-        raise InvalidQuery(
-            f"A part of union has the further columns {extra}", where, "select the same columns in both"
-        )
-    hint = f"select them in one order: `.select({first.columns})`"
-    raise InvalidQuery("The columns of the parts of union come in another order", where, hint)
