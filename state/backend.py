@@ -41,6 +41,10 @@ class KeyedTable(ABC):
         """
 
     @abstractmethod
+    def place(self, keys: pl.DataFrame) -> tuple[RowIds, npt.NDArray[np.bool_]]:
+        """As `upsert`, of keys that may repeat: each row made now is marked wherever its key stands."""
+
+    @abstractmethod
     def find(self, keys: pl.DataFrame) -> RowIds:
         """Row id of each key, -1 where there is none."""
 

@@ -86,6 +86,14 @@ class HashIndex:
         """Make room for so many rows at once, rather than again and again."""
         self._reserve(rows - self._count, row_tags)
 
+    def is_full(self, more: int) -> bool:
+        """Whether it has to be built anew before so many rows can be added."""
+        return self._used + more > MAX_LOAD * len(self._slots)
+
+    def rows(self) -> RowIds:
+        """All rows, in no order."""
+        return self._slots[self._slots >= 0].astype(np.int64)
+
     def insert(self, tags: Tags, rows: RowIds, row_tags: Tags) -> None:
         """Add rows that are not in the index; `row_tags` must hold their tags already."""
         self._reserve(len(rows), row_tags)
@@ -142,7 +150,7 @@ class HashIndex:
 
     def _reserve(self, more: int, row_tags: Tags) -> None:
         """Room for more rows; deleted slots are swept out on the way."""
-        if self._used + more <= MAX_LOAD * len(self._slots):
+        if not self.is_full(more):
             return
         rows = self._slots[self._slots >= 0]
         size = len(self._slots)

@@ -68,6 +68,11 @@ class HotTable(KeyedTable):
         self._space.used()
         return rows
 
+    def place(self, keys: pl.DataFrame) -> tuple[RowIds, npt.NDArray[np.bool_]]:
+        found = self._keys.place(self._as_keys(keys), self._take_rows)
+        self._space.used()
+        return found
+
     def find(self, keys: pl.DataFrame) -> RowIds:
         rows = self._keys.find(self._as_keys(keys))
         self._space.used()
@@ -213,14 +218,15 @@ class HotTable(KeyedTable):
         """Ids for new rows: freed ones first, then fresh ones."""
         reused = self._free[len(self._free) - min(count, len(self._free)) :]
         self._free = self._free[: len(self._free) - len(reused)]
-        fresh = count - len(reused)
-        if self._top + fresh > self._capacity:
-            self._grow(self._top + fresh)
-        rows = np.concatenate([reused, np.arange(self._top, self._top + fresh, dtype=np.int64)])
-        self._top += fresh
-        self._state[rows] = LIVE
-        self._dirty[rows] = True
-        return rows
+        start, end = self._top, self._top + count - len(reused)
+        if end > self._capacity:
+            self._grow(end)
+        self._top = end
+        for rows in (reused, slice(start, end)):
+            self._state[rows] = LIVE
+            self._dirty[rows] = True
+        fresh = np.arange(start, end, dtype=np.int64)
+        return np.concatenate([reused, fresh]) if len(reused) else fresh
 
     def _grow(self, needed: int) -> None:
         self._capacity = max(needed, 2 * self._capacity)

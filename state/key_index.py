@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +11,26 @@ import polars as pl
 
 from unistream.state.array_space import ArraySpace
 from unistream.state.backend import RowIds
-from unistream.state.columns import ARRAY_TYPES, Column, logical, make_column
+from unistream.state.columns import Column, make_column
+from unistream.state.distinct import numbered
 from unistream.state.hash_index import HashIndex, Tags
+from unistream.state.key_codes import key_codes
+from unistream.state.number_index import NumberIndex
 from unistream.state.picked import Picked, PickedValues
+from unistream.state.tags import is_exact, tags_of, untagged
+
+Mask = npt.NDArray[np.bool_]
+NewRows = Callable[[int], RowIds]
+"""Makes so many row ids."""
 
 
 class KeyIndex(ABC):
     """Keeps keys by row id and finds them again. Frames have the key columns in order, in their types."""
 
+    _index: HashIndex | NumberIndex
+
     def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
         self._space = space
-        self._index = HashIndex(space)
         self._tags: Tags = space.zeros(capacity, np.uint64)
 
     @property
@@ -45,6 +54,18 @@ class KeyIndex(ABC):
     def insert(self, keys: pl.DataFrame, rows: RowIds) -> None:
         """Keep distinct keys that are missing under these row ids."""
 
+    def place(self, keys: pl.DataFrame, new_rows: NewRows) -> tuple[RowIds, Mask]:
+        """Row id of each key, which may repeat, made where there is none; and which were made."""
+        rows = self.find(keys)
+        made = rows < 0
+        missing = np.flatnonzero(made)
+        if len(missing):
+            distinct, codes = key_codes(keys[missing], keys.columns)
+            ids = new_rows(distinct.height)
+            self.insert(distinct, ids)
+            rows[missing] = ids.take(codes)
+        return rows, made
+
     @abstractmethod
     def remove(self, rows: RowIds) -> None:
         """Forget the keys of these rows."""
@@ -56,15 +77,6 @@ class KeyIndex(ABC):
     @abstractmethod
     def picked(self, rows: RowIds) -> list[Picked]:
         """The key columns of these rows as they are now, see `Column.picked`."""
-
-
-def is_exact(keys: pl.Schema) -> bool:
-    """Whether looking a key up takes no comparing: it is one number or time of at most 64 bits.
-
-    >>> is_exact(pl.Schema({"k": pl.Date})), is_exact(pl.Schema({"k": pl.Int128}))
-    (True, False)
-    """
-    return len(keys) == 1 and keys.dtypes()[0].base_type() in ARRAY_TYPES
 
 
 def make_key_index(schema: pl.Schema, capacity: int, space: ArraySpace) -> KeyIndex:
@@ -81,6 +93,7 @@ class ExactIndex(KeyIndex):
 
     def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
         super().__init__(schema, capacity, space)
+        self._index = NumberIndex(space)
         ((self._name, self._dtype),) = schema.items()
         self._null_row = -1
 
@@ -100,6 +113,22 @@ class ExactIndex(KeyIndex):
             self._null_row = int(rows[null][0])
             tags, rows = tags[~null], rows[~null]
         self._index.insert(tags, rows, self._tags)
+
+    def place(self, keys: pl.DataFrame, new_rows: NewRows) -> tuple[RowIds, Mask]:
+        column = keys.to_series()
+        if column.null_count():
+            return super().place(keys, new_rows)
+        tags = tags_of(column)
+        rows = self._index.find(tags, self._tags)
+        made = rows < 0
+        missing = np.flatnonzero(made)
+        if len(missing):
+            numbers, codes = numbered(tags.take(missing).view(np.int64))
+            ids = new_rows(len(numbers))
+            self._tags[ids] = numbers.view(np.uint64)
+            self._index.insert(numbers.view(np.uint64), ids, self._tags)
+            rows[missing] = ids.take(codes)
+        return rows, made
 
     def remove(self, rows: RowIds) -> None:
         if self._null_row >= 0:
@@ -126,6 +155,7 @@ class HashedIndex(KeyIndex):
 
     def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
         super().__init__(schema, capacity, space)
+        self._index: HashIndex = HashIndex(space)
         self._columns: dict[str, Column] = {
             name: make_column(dtype, capacity, space) for name, dtype in schema.items()
         }
@@ -181,34 +211,3 @@ class HashedIndex(KeyIndex):
         for name, column in self._columns.items():
             equal &= column.equals(rows, asked.get_column(name))
         return equal
-
-
-def tags_of(column: pl.Series) -> Tags:
-    """The bits of a fixed-width key, nulls as zero; equal keys have equal bits."""
-    dtype = column.dtype
-    if dtype == pl.Int64 and not column.null_count():
-        return column.to_numpy().view(np.uint64)
-    if dtype.is_float():
-        column = column.cast(pl.Float64).fill_null(0.0)
-        array = column.to_numpy() + 0.0  # turns -0.0 into 0.0
-        array[np.isnan(array)] = np.nan
-        return array.view(np.uint64)
-    if dtype == pl.UInt64:
-        return column.fill_null(0).to_numpy()
-    if dtype != pl.Boolean:
-        column = column.to_physical()
-    wide = column.cast(pl.Int64)
-    array = (wide.fill_null(0) if wide.null_count() else wide).to_numpy()
-    return array.view(np.uint64)
-
-
-def untagged(name: str, tags: Tags, dtype: pl.DataType) -> pl.Series:
-    """The inverse of `tags_of`."""
-    if dtype.is_float():
-        return pl.Series(name, tags.view(np.float64)).cast(dtype)
-    if dtype == pl.UInt64:
-        return pl.Series(name, tags)
-    array: npt.NDArray[Any] = tags.view(np.int64)
-    if dtype == pl.Boolean:
-        return pl.Series(name, array.astype(np.bool_))
-    return logical(name, array.astype(ARRAY_TYPES[dtype.base_type()], copy=False), dtype)

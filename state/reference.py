@@ -45,6 +45,10 @@ class DictTable(KeyedTable):
             rows.append(self._ids[identity])
         return np.array(rows, dtype=np.int64), np.array(new, dtype=np.bool_)
 
+    def place(self, keys: pl.DataFrame) -> tuple[RowIds, npt.NDArray[np.bool_]]:
+        made = self.find(keys) < 0
+        return self.upsert(keys)[0], made
+
     def insert(self, keys: pl.DataFrame) -> RowIds:
         rows, new = self.upsert(keys)
         assert new.all(), "a key is there already or occurs twice"

@@ -12,7 +12,7 @@ import polars as pl
 from unistream.expressions.aggregates import Decomposition
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
 from unistream.operators.row_order import in_key_order, in_row_order, taken
-from unistream.operators.row_places import place_rows, runs_of
+from unistream.operators.row_places import runs_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import KeyedTable, RowIds, StateStore
 
@@ -78,7 +78,7 @@ class Accumulators:
         if values is None:
             return None
         keys = pl.DataFrame(rows.get_columns()[: self._key_width])
-        places, made = place_rows(self.table, keys)
+        places, made = self.table.place(keys)
         order, first = runs_of(places)
         partials = reducer.reduce(values, order, first)
         heads = order[first]

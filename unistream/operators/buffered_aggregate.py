@@ -13,7 +13,7 @@ from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.kept_rows import KeptRows, standing
-from unistream.operators.row_places import join_on_keys
+from unistream.state.key_codes import join_on_keys
 
 
 class BufferedAggregate(Operator):

@@ -11,10 +11,11 @@ from unistream.elements import Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
 from unistream.operators.base import Context, Output
 from unistream.operators.count_window import CountingWindowOperator
-from unistream.operators.row_places import Codes, Mask
+from unistream.operators.folded_array import Mask
 from unistream.operators.window_layout import END, PANE, START, consecutive
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START
 from unistream.state.backend import RowIds
+from unistream.state.key_codes import Codes
 
 if TYPE_CHECKING:
     from unistream.operators.count_window import CountingWindowSpec

@@ -14,11 +14,11 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.row_places import Codes, join_on_keys, key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import Counting
+from unistream.state.key_codes import Codes, join_on_keys, key_codes
 
 _ALL, _COUNT = "__all", "__count"
 

@@ -14,12 +14,12 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.row_places import join_on_keys, key_codes
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_query import global_window_query
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import GlobalWindow
 from unistream.state.backend import RowIds
+from unistream.state.key_codes import join_on_keys, key_codes
 
 _ALL, _CODE = "__all", "__code"
 _FROM, _COUNT, _GIVEN, _CHANGED = "__from", "__count", "__given", "__changed"

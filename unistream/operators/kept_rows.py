@@ -10,8 +10,8 @@ import polars as pl
 
 from unistream.expressions.changelog import COMING
 from unistream.expressions.schema import CHANGE
-from unistream.operators.row_places import join_on_keys
 from unistream.state.backend import KeyedTable, StateStore
+from unistream.state.key_codes import join_on_keys
 
 _ROWS = "__rows"
 _NOTHING = "__nothing"

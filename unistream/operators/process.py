@@ -19,8 +19,8 @@ from unistream.errors import DataError, InvalidQuery
 from unistream.expressions.schema import StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
-from unistream.operators.row_places import join_on_keys
 from unistream.state.handles import Cursor, KeyedStates, State
+from unistream.state.key_codes import join_on_keys
 from unistream.state.timers import TIME, Timers
 
 TimerClock = Literal["event", "processing"]

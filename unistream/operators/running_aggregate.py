@@ -25,8 +25,8 @@ from unistream.operators.folded_array import Mask, folds_in_place
 from unistream.operators.row_order import columns_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.state.distinct import distinct
-from unistream.state.key_index import is_exact
 from unistream.state.shown import show_as
+from unistream.state.tags import is_exact
 
 _ORDERLESS = ("sum", "min", "max")
 _NARROW = (pl.Float32, pl.Float16)

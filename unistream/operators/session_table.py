@@ -12,7 +12,6 @@ from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
 from unistream.operators.folded_array import FoldedArray, value_columns
 from unistream.operators.row_order import columns_of, in_order_of, taken
-from unistream.operators.row_places import place_rows
 from unistream.operators.session_ends import EndCalendar
 from unistream.operators.session_intervals import Codes, Sessions
 from unistream.operators.session_lateness import Marks
@@ -172,7 +171,7 @@ class SessionTable:
 
     def place(self, keys: pl.DataFrame) -> RowIds:
         """The row of each key, made where there is none; keys may occur several times."""
-        return place_rows(self._newest, self._key_frame(keys))[0]
+        return self._newest.place(self._key_frame(keys))[0]
 
     def standings(self, rows: RowIds) -> Standings:
         """What is known of these rows."""
