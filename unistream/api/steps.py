@@ -9,6 +9,7 @@ import polars as pl
 
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand, is_constant, output_schema, predicate, why_not_row_wise
+from unistream.expressions.no_rows import no_rows
 from unistream.expressions.schema import StreamSchema
 from unistream.io.frames import as_schema
 from unistream.operators.stateless import (
@@ -110,7 +111,7 @@ def explode(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> 
             raise InvalidQuery(
                 f"Column {name!r} is {schema.columns[name]}, not a list, in explode", where, hint
             )
-    result = pl.LazyFrame(schema=schema.columns).explode(names).collect_schema()
+    result = no_rows(schema.columns).explode(names).collect_schema()
     made = pl.Schema({name: result[name] for name in names})
     return ExplodeStep(columns=names, made=made, where=where)
 
@@ -130,7 +131,7 @@ def unnest(schema: StreamSchema, columns: Iterable[Any], where: str | None) -> R
     if twice:
         hint = "rename the field or the column first"
         raise InvalidQuery(f"unnest would give two columns the name {twice[0]!r}", where, hint)
-    made = pl.LazyFrame(schema=schema.columns).unnest(names).collect_schema()
+    made = no_rows(schema.columns).unnest(names).collect_schema()
     return UnnestStep(columns=names, made=made, where=where)
 
 

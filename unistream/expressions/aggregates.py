@@ -12,6 +12,7 @@ from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregate_state import How as How
 from unistream.expressions.aggregate_state import Slots, Values
 from unistream.expressions.expression_tree import Node, UnknownExpression
+from unistream.expressions.no_rows import no_rows
 from unistream.expressions.refusal import POLARS_ERRORS
 from unistream.expressions.row_wise import is_constant, is_row_wise, keeps_rows
 
@@ -161,7 +162,7 @@ class _Work:
         return Decomposition(tuple(columns), tuple(partial), tuple(merge), tuple(finish))
 
     def _types(self, exprs: Sequence[pl.Expr]) -> pl.Schema:
-        frame = pl.LazyFrame(schema=self.schema)
+        frame = no_rows(self.schema)
         key = [pl.col(name) for name in self.keys] or [pl.lit(0).alias(f"{self.slots.prefix}key")]
         types = frame.group_by(key).agg(exprs).collect_schema()
         return pl.Schema(list(types.items())[len(key) :])
@@ -282,7 +283,7 @@ class _Work:
         expr, where = found
         if is_constant(expr):
             return None
-        dtype = pl.LazyFrame(schema=self.schema).select(expr).collect_schema().dtypes()[0]
+        dtype = no_rows(self.schema).select(expr).collect_schema().dtypes()[0]
         return Values(expr, where, dtype)
 
     def _filtered(self, node: Node) -> tuple[pl.Expr, pl.Expr | None] | None:

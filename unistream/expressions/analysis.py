@@ -12,6 +12,7 @@ from unistream.expressions import expression_tree as tree
 from unistream.expressions.expansion import expand as expand
 from unistream.expressions.expansion import predicate as predicate
 from unistream.expressions.expression_tree import Node, UnknownExpression
+from unistream.expressions.no_rows import no_rows
 from unistream.expressions.refusal import POLARS_ERRORS, refusal
 from unistream.expressions.row_wise import NotRowWise as NotRowWise
 from unistream.expressions.row_wise import is_constant as is_constant
@@ -50,7 +51,7 @@ def output_schema(
     Schema([('half', Float64)])
     """
     step = step or kind
-    frame = _apply(kind, exprs, pl.LazyFrame(schema=schema), keys)
+    frame = _apply(kind, exprs, no_rows(schema), keys)
     try:
         resolved = frame.collect_schema()
     except POLARS_ERRORS as error:
@@ -136,6 +137,6 @@ def _calls_python(expr: pl.Expr) -> bool:
 def _pinned(name: str, value: pl.Expr, schema: pl.Schema | None) -> Node:
     """The replacement, named as the column was and held to the type it had there."""
     if schema is not None or is_constant(value):
-        (dtype,) = pl.LazyFrame(schema=schema or {}).select(value).collect_schema().dtypes()
+        (dtype,) = no_rows(schema or pl.Schema()).select(value).collect_schema().dtypes()
         value = value.cast(dtype)
     return tree.to_node(value.alias(name))

@@ -11,6 +11,7 @@ from unistream.causes import first_words
 from unistream.errors import InvalidQuery
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.expression_tree import Node, UnknownExpression
+from unistream.expressions.no_rows import no_rows
 from unistream.expressions.refusal import POLARS_ERRORS, refusal
 
 
@@ -85,7 +86,7 @@ class _Scope:
 
     def __init__(self, schema: pl.Schema, step: str, where: str | None, keys: tuple[str, ...]) -> None:
         self.schema, self.step, self.where, self.keys = schema, step, where, keys
-        self._frame = pl.LazyFrame(schema=schema)
+        self._frame = no_rows(schema)
         self._selectable = self._frame.drop(keys, strict=False)
 
     def outputs(self, exprs: Sequence[pl.Expr]) -> pl.Schema:

@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.expression_tree import Node, UnknownExpression
+from unistream.expressions.no_rows import no_rows
 
 Kind = Literal[
     "aggregates", "looks at other rows", "changes the number of rows", "is random", "not known to be row-wise"
@@ -221,7 +222,7 @@ def _is_set(node: Node, at: int, values: Node, schema: pl.Schema | None) -> bool
     if schema is None or tree.function_name(node)[-1] != "IsIn":
         return False
     try:
-        (dtype,) = pl.LazyFrame(schema=schema).select(tree.to_expr(values)).collect_schema().dtypes()
+        (dtype,) = no_rows(schema).select(tree.to_expr(values)).collect_schema().dtypes()
     except (pl.exceptions.PolarsError, ValueError):
         return False
     return isinstance(dtype, (pl.List, pl.Array))

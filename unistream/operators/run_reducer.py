@@ -14,6 +14,7 @@ import polars as pl
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregates import Decomposition, StateColumn
 from unistream.expressions.expression_tree import Node, UnknownExpression
+from unistream.expressions.no_rows import no_rows
 from unistream.expressions.row_wise import is_row_wise
 from unistream.operators.row_order import Positions
 from unistream.state.columns import ARRAY_TYPES
@@ -140,7 +141,7 @@ def _fits(expr: pl.Expr, kind: str, column: StateColumn, schema: pl.Schema) -> b
         return False
     if kind == "Count":
         return True
-    dtype = pl.LazyFrame(schema=schema).select(expr.alias("_")).collect_schema()["_"]
+    dtype = no_rows(schema).select(expr.alias("_")).collect_schema()["_"]
     if kind == "Sum":
         whole = dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128)
         return whole or dtype in (pl.Boolean, pl.Float64)
