@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 
 COMING = [Change.INSERT.value, Change.UPDATE_AFTER.value]
 """Changes that put a row into the table; the others take one out."""
+
+
+def came(frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows of a changelog come into the table.
+
+    >>> came(pl.DataFrame({CHANGE: [0, 1, 2, 3]})).tolist()
+    [True, False, True, False]
+    """
+    marks = frame.get_column(CHANGE).to_numpy()
+    coming: npt.NDArray[np.bool_] = marks == COMING[0]
+    for mark in COMING[1:]:
+        coming = coming | (marks == mark)
+    return coming
 
 
 def fold_changes(frame: pl.DataFrame, schema: StreamSchema) -> pl.DataFrame:

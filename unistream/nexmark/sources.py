@@ -17,7 +17,8 @@ DELAY = "4s"
 
 def side_input() -> pl.DataFrame:
     """The table of query 13."""
-    return pl.DataFrame({"key": range(10_000), "value": [f"value {key}" for key in range(10_000)]})
+    keys = pl.DataFrame({"key": pl.int_range(10_000, eager=True)})
+    return keys.with_columns(value=pl.format("value {}", "key"))
 
 
 @dataclass(frozen=True)

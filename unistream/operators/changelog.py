@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
-from unistream.expressions.changelog import COMING
+from unistream.expressions.changelog import came
 from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema, spell_changes
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
-from unistream.operators.row_order import columns_of
+from unistream.operators.buffered_aggregate import marks
+from unistream.operators.folded_array import Mask
+from unistream.operators.row_order import Positions, columns_of, equal, taken
+from unistream.operators.row_places import runs_of
 from unistream.state.backend import RowIds
 
 
@@ -64,44 +66,41 @@ class _Retractions(Operator):
         self._table = context.state.keyed("latest", keys, values)
 
     def process(self, batch: Batch, out: Output) -> None:
-        last = batch.frame.unique(subset=self._key, keep="last", maintain_order=True)
-        found = self._table.find(last.select(self._key))
-        known = found >= 0
-        comes = last[CHANGE].is_in(COMING).to_numpy()
-        same = self._unchanged(last, found) & comes
-        if same.any():
-            last, found, known, comes = (
-                last.filter(pl.Series(~same)),
-                found[~same],
-                known[~same],
-                comes[~same],
-            )
-        self._take_back(found[known], comes[known], out)
-        deleted = found[known & ~comes]
-        if len(deleted):
-            self._table.delete(deleted)
-        coming = last.filter(pl.Series(comes))
-        if coming.height:
-            rows, new = self._table.upsert(coming.select(self._key))
-            if self._values:
-                self._table.write(rows, coming.select(self._values))
-            marks = np.where(new, Change.INSERT.value, Change.UPDATE_AFTER.value).astype(np.int8)
-            out.emit(coming.with_columns(pl.Series(CHANGE, marks)))
+        frame = batch.frame
+        rows, made = self._table.place(columns_of(frame, self._key))
+        comes = came(frame)
+        order, first = runs_of(rows)
+        if len(first) < len(rows):
+            last = np.sort(order[np.append(first[1:], len(order)) - 1])
+            frame, rows, made, comes = taken(frame, last), rows[last], made[last], comes[last]
+        changes = ~comes | made
+        changes[~changes] = self._differ(frame, rows, np.flatnonzero(~changes))
+        replaced = changes & ~made
+        self._take_back(rows[replaced], comes[replaced], out)
+        # Keys that are deleted before they were ever seen were given rows, too.
+        self._table.delete(rows[~comes])
+        coming = np.flatnonzero(changes & comes)
+        if len(coming):
+            self._hand_on(taken(frame, coming), rows[coming], made[coming], out)
 
-    def _unchanged(self, rows: pl.DataFrame, found: RowIds) -> npt.NDArray[np.bool_]:
-        """Which rows are as they were, such as maxima of keys that got smaller values."""
-        same = found >= 0
-        places = np.flatnonzero(same)
-        old, new = self._table.read(found[places]), rows.select(self._values)[places]
+    def _differ(self, frame: pl.DataFrame, rows: RowIds, known: Positions) -> Mask:
+        """Which rows of known keys are not as they were, as maxima are that got smaller values."""
+        old = self._table.read(rows[known])
+        differ = np.zeros(len(known), dtype=np.bool_)
         for name in self._values:
-            same[places] &= old[name].eq_missing(new[name]).to_numpy()
-        return same
+            differ |= ~equal(old.get_column(name), frame.get_column(name)[known])
+        return differ
 
-    def _take_back(self, rows: np.ndarray, replaced: np.ndarray, out: Output) -> None:
+    def _take_back(self, rows: RowIds, replaced: Mask, out: Output) -> None:
         if len(rows):
-            old = pl.concat([self._table.keys(rows), self._table.read(rows)], how="horizontal")
+            old = [*self._table.keys(rows).get_columns(), *self._table.read(rows).get_columns()]
             marks = np.where(replaced, Change.UPDATE_BEFORE.value, Change.DELETE.value).astype(np.int8)
-            out.emit(old.select(*self._columns, pl.Series(CHANGE, marks)))
+            out.emit(columns_of(pl.DataFrame([*old, pl.Series(CHANGE, marks)]), [*self._columns, CHANGE]))
+
+    def _hand_on(self, coming: pl.DataFrame, rows: RowIds, made: Mask, out: Output) -> None:
+        if self._values:
+            self._table.write(rows, columns_of(coming, self._values))
+        out.emit(coming.drop(CHANGE).hstack([marks(made)]))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -85,3 +85,14 @@ def taken(frame: pl.DataFrame, order: Positions) -> pl.DataFrame:
 def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Some columns, without the query that `select` makes."""
     return pl.DataFrame([frame.get_column(name) for name in names])
+
+
+def equal(left: pl.Series, right: pl.Series) -> npt.NDArray[np.bool_]:
+    """Whether values are the same, null and null, NaN and NaN among them.
+
+    >>> equal(pl.Series([1, None, 2]), pl.Series([1, None, 3])).tolist()
+    [True, True, False]
+    """
+    plain = not (left.dtype.is_nested() or left.null_count() or right.null_count())
+    same = left == right if plain else left.eq_missing(right)  # which is a query
+    return same.to_numpy()

@@ -6,6 +6,7 @@ import numpy as np
 
 from unistream.operators.row_order import Positions
 from unistream.state.backend import RowIds
+from unistream.state.distinct import starts_of_runs
 
 
 def runs_of(rows: RowIds) -> tuple[Positions, Positions]:
@@ -20,4 +21,4 @@ def runs_of(rows: RowIds) -> tuple[Positions, Positions]:
     packed.sort()
     order: Positions = packed & ((1 << bits) - 1)
     packed >>= bits
-    return order, np.flatnonzero(np.append(True, packed[1:] != packed[:-1]))
+    return order, np.flatnonzero(starts_of_runs(packed))

@@ -14,7 +14,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.arrival_order import is_settled
-from unistream.expressions.changelog import COMING
+from unistream.expressions.changelog import came
 from unistream.expressions.expression_tree import cast_column
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
@@ -22,8 +22,10 @@ from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.operators.folded_array import Mask, folds_in_place
-from unistream.operators.row_order import columns_of
+from unistream.operators.row_order import Positions, columns_of, taken
+from unistream.operators.row_places import runs_of
 from unistream.operators.run_reducer import RunReducer
+from unistream.state.backend import RowIds
 from unistream.state.distinct import distinct
 from unistream.state.shown import show_as
 from unistream.state.tags import is_exact
@@ -204,26 +206,67 @@ class _Folded(Operator):
 
     def _process_changes(self, frame: pl.DataFrame, out: Output) -> None:
         """What came and what went is grouped apart; only what is left of both is handed on."""
+        if frame.is_empty():
+            return
         state = self._state
-        comes = frame[CHANGE].is_in(COMING)
-        coming, going = self._partials(frame.filter(comes)), self._partials(frame.filter(~comes))
-        _, came, made = state.place(coming)
-        _, went, made_to_go = state.place(going)
-        rows = distinct(np.concatenate([came, went]))
-        new = np.isin(rows, np.concatenate([came[made], went[made_to_go]]))
+        comes = came(frame)
+        parts = self._reduced_changes(frame, comes)
+        if parts is None:
+            parts = [self._grouped_change(taken(frame, which), sign) for which, sign in _sides(comes)]
+        rows = distinct(np.concatenate([part.rows for part in parts]))
+        new = np.isin(rows, np.concatenate([part.rows[part.made] for part in parts]))
         state.clear(rows[new])
         before = state.states(rows)
-        state.add(came, coming, 1)
-        state.add(went, going, -1)
+        for part in parts:
+            state.add(part.rows, part.partials, part.sign)
         after, keys = state.states(rows), state.table.keys(rows)
         empty: Mask = after.select(self._count).to_series().to_numpy() <= 0
-        gone, left = pl.Series(empty & ~new), pl.Series(~empty)
-        if gone.any():
+        gone, left = np.flatnonzero(empty & ~new), np.flatnonzero(~empty)
+        if len(gone):
             # A deletion carries the row that was true before it.
-            deleted = pl.Series(CHANGE, np.full(gone.sum(), Change.DELETE.value, dtype=np.int8))
-            out.emit(self._rows(keys.filter(gone), before.filter(gone), deleted))
-        out.emit(self._rows(keys.filter(left), after.filter(left), marks(new[~empty])))
+            deleted = pl.Series(CHANGE, np.full(len(gone), Change.DELETE.value, dtype=np.int8))
+            out.emit(self._rows(taken(keys, gone), taken(before, gone), deleted))
+        out.emit(self._rows(taken(keys, left), taken(after, left), marks(new[left])))
         state.table.delete(rows[empty])
+
+    def _grouped_change(self, frame: pl.DataFrame, sign: int) -> _Change:
+        partials = self._partials(frame)
+        _, rows, made = self._state.place(partials)
+        return _Change(sign, rows, made, partials)
+
+    def _reduced_changes(self, frame: pl.DataFrame, comes: Mask) -> list[_Change] | None:
+        """As `_grouped_change` of what came and what went, by places in the table; None if it must group."""
+        if self._reducer is None or not self._by_place.suits(frame.height, self._keys_per_row):
+            return None
+        rows = columns_of(frame, self._columns)
+        values = self._reducer.values_of(rows)
+        if values is None:
+            return None
+        places, made = self._state.table.place(columns_of(rows, self._by))
+        parts = []
+        for which, sign in _sides(comes):
+            order, first = runs_of(places[which])
+            heads = which[order[first]]
+            partials = self._reducer.reduce(values, which[order], first)
+            parts.append(_Change(sign, places[heads], made[heads], partials))
+        self._keys_per_row = sum(len(part.rows) for part in parts) / max(1, frame.height)
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Partial rows of what came or of what went, where they belong, and which rows were made for them."""
+
+    sign: int
+    rows: RowIds
+    made: Mask
+    partials: pl.DataFrame
+
+
+def _sides(comes: Mask) -> list[tuple[Positions, int]]:
+    """The positions of what comes, and of what goes, with their signs; those sides that have any."""
+    sides = (np.flatnonzero(comes), 1), (np.flatnonzero(~comes), -1)
+    return [side for side in sides if len(side[0])]
 
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
