@@ -10,7 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.state.distinct import numbered
-from unistream.state.tags import is_exact, tags_of, untagged
+from unistream.state.gather import taken
+from unistream.state.tags import all_numbers, is_exact, mixed, tags_of, untagged
 
 Codes = npt.NDArray[np.int64]
 How = Literal["left", "semi", "anti"]
@@ -27,10 +28,25 @@ def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Code
         ((name, dtype),) = keys.schema.items()
         values, codes = numbered(tags_of(keys.to_series()).view(np.int64))
         return untagged(name, values.view(np.uint64), dtype).to_frame(), codes
+    found = _codes_of_numbers(keys)
+    if found is not None:
+        return found
     distinct = keys.unique(maintain_order=True)
     ranked = distinct.with_row_index("__code")
     joined = join_on_keys(keys, ranked, keys.columns, "left")
     return distinct, joined.get_column("__code").to_numpy().astype(np.int64)
+
+
+def _codes_of_numbers(keys: pl.DataFrame) -> tuple[pl.DataFrame, Codes] | None:
+    """By one number mixed of all columns: no query, whose threads may be busy. None where that cannot be."""
+    columns = keys.get_columns()
+    if not all_numbers(keys.schema) or any(c.dtype.is_float() or c.null_count() for c in columns):
+        return None
+    numbers = [tags_of(column) for column in columns]
+    _, first, codes = np.unique(mixed(numbers), return_index=True, return_inverse=True)
+    if any((column.take(first).take(codes) != column).any() for column in numbers):
+        return None  # two keys of one number
+    return taken(keys, first), codes
 
 
 def join_on_keys(left: pl.DataFrame, right: pl.DataFrame, on: Sequence[str], how: How) -> pl.DataFrame:

@@ -12,12 +12,13 @@ import polars as pl
 from unistream.state.array_space import ArraySpace
 from unistream.state.backend import RowIds
 from unistream.state.columns import Column, make_column
-from unistream.state.distinct import numbered
+from unistream.state.distinct import distinct, numbered
+from unistream.state.gather import taken
 from unistream.state.hash_index import HashIndex, Tags
-from unistream.state.key_codes import key_codes
+from unistream.state.key_codes import Codes, key_codes
 from unistream.state.number_index import NumberIndex
 from unistream.state.picked import Picked, PickedValues
-from unistream.state.tags import is_exact, tags_of, untagged
+from unistream.state.tags import all_numbers, is_exact, mixed, tags_of, untagged
 
 Mask = npt.NDArray[np.bool_]
 NewRows = Callable[[int], RowIds]
@@ -60,11 +61,15 @@ class KeyIndex(ABC):
         made = rows < 0
         missing = np.flatnonzero(made)
         if len(missing):
-            distinct, codes = key_codes(keys[missing], keys.columns)
-            ids = new_rows(distinct.height)
-            self.insert(distinct, ids)
-            rows[missing] = ids.take(codes)
+            new, codes = self._codes(keys if len(missing) == len(rows) else taken(keys, missing))
+            ids = new_rows(new.height)
+            self.insert(new, ids)
+            rows[missing] = ids if codes is None else ids.take(codes)
         return rows, made
+
+    def _codes(self, keys: pl.DataFrame) -> tuple[pl.DataFrame, Codes | None]:
+        """The distinct keys, and which of them each is; None for keys that are distinct."""
+        return key_codes(keys, keys.columns)
 
     @abstractmethod
     def remove(self, rows: RowIds) -> None:
@@ -156,6 +161,7 @@ class HashedIndex(KeyIndex):
     def __init__(self, schema: pl.Schema, capacity: int, space: ArraySpace) -> None:
         super().__init__(schema, capacity, space)
         self._index: HashIndex = HashIndex(space)
+        self._numbers = all_numbers(schema)
         self._columns: dict[str, Column] = {
             name: make_column(dtype, capacity, space) for name, dtype in schema.items()
         }
@@ -198,8 +204,16 @@ class HashedIndex(KeyIndex):
     def picked(self, rows: RowIds) -> list[Picked]:
         return [column.picked(name, rows) for name, column in self._columns.items()]
 
+    def _codes(self, keys: pl.DataFrame) -> tuple[pl.DataFrame, Codes | None]:
+        tags = self._hash(keys)
+        if len(distinct(tags.view(np.int64))) == len(tags):
+            return keys, None
+        return key_codes(keys, keys.columns)
+
     def _hash(self, keys: pl.DataFrame) -> Tags:
-        """Rebuilt with every restore, so it may change between versions of Polars."""
+        """Rebuilt with every restore, so it may change between versions."""
+        if self._numbers:  # Polars would hash them on threads that are busy with reading
+            return mixed([tags_of(column) for column in keys.get_columns()])
         return keys.hash_rows().to_numpy()
 
     def _equal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import polars as pl
 from unistream.state.columns import ARRAY_TYPES, logical
 from unistream.state.hash_index import Tags
 
+_ODD = np.uint64(0xBF58476D1CE4E5B9)
+_HALF = np.uint64(32)
+
 
 def is_exact(keys: pl.Schema) -> bool:
     """Whether looking a key up takes no comparing: it is one number or time of at most 64 bits.
@@ -18,7 +22,31 @@ def is_exact(keys: pl.Schema) -> bool:
     >>> is_exact(pl.Schema({"k": pl.Date})), is_exact(pl.Schema({"k": pl.Int128}))
     (True, False)
     """
-    return len(keys) == 1 and keys.dtypes()[0].base_type() in ARRAY_TYPES
+    return len(keys) == 1 and all_numbers(keys)
+
+
+def all_numbers(keys: pl.Schema) -> bool:
+    """Whether every key is a number or time of at most 64 bits.
+
+    >>> all_numbers(pl.Schema({"k": pl.Date, "n": pl.Int8})), all_numbers(pl.Schema({"k": pl.String}))
+    (True, False)
+    """
+    return all(dtype.base_type() in ARRAY_TYPES for dtype in keys.dtypes())
+
+
+def mixed(columns: Sequence[Tags]) -> Tags:
+    """One number for each row of several; equal rows have equal ones.
+
+    >>> one, two = np.array([1, 2, 1], np.uint64), np.array([3, 3, 3], np.uint64)
+    >>> np.unique(mixed([one, two]), return_inverse=True)[1].tolist() in ([0, 1, 0], [1, 0, 1])
+    True
+    """
+    found = columns[0] * _ODD
+    for column in columns[1:]:
+        found ^= found >> _HALF
+        found += column
+        found *= _ODD
+    return found
 
 
 def tags_of(column: pl.Series) -> Tags:

@@ -11,10 +11,11 @@ import polars as pl
 
 from unistream.expressions.aggregates import Decomposition
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
-from unistream.operators.row_order import in_key_order, in_row_order, taken
+from unistream.operators.row_order import in_key_order, in_row_order
 from unistream.operators.row_places import runs_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import KeyedTable, RowIds, StateStore
+from unistream.state.gather import taken
 
 _ROW = "__row"
 _BYTES_AT_ONCE = 4 << 20

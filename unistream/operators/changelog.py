@@ -16,9 +16,10 @@ from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, Str
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import marks
 from unistream.operators.folded_array import Mask
-from unistream.operators.row_order import Positions, columns_of, equal, taken
+from unistream.operators.row_order import Positions, columns_of, equal
 from unistream.operators.row_places import runs_of
 from unistream.state.backend import RowIds
+from unistream.state.gather import taken
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
-from unistream.operators.row_order import columns_of, in_order_of, taken
+from unistream.operators.row_order import columns_of, in_order_of
+from unistream.state.gather import taken
 from unistream.state.key_groups import stable_hash
 
 Flags = npt.NDArray[np.bool_]

@@ -22,11 +22,12 @@ from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.operators.folded_array import Mask, folds_in_place
-from unistream.operators.row_order import Positions, columns_of, taken
+from unistream.operators.row_order import Positions, columns_of
 from unistream.operators.row_places import runs_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import RowIds
 from unistream.state.distinct import distinct
+from unistream.state.gather import taken
 from unistream.state.shown import show_as
 from unistream.state.tags import is_exact
 

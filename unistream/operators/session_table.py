@@ -11,7 +11,7 @@ import polars as pl
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
 from unistream.operators.folded_array import FoldedArray, value_columns
-from unistream.operators.row_order import columns_of, in_order_of, taken
+from unistream.operators.row_order import columns_of, in_order_of
 from unistream.operators.session_ends import EndCalendar
 from unistream.operators.session_intervals import Codes, Sessions
 from unistream.operators.session_lateness import Marks
@@ -19,6 +19,7 @@ from unistream.operators.time_grid import Ticks
 from unistream.operators.window_contents import SEQUENCE, Contents
 from unistream.operators.window_layout import END, START
 from unistream.state.backend import KeyedTable, RowIds, StateStore
+from unistream.state.gather import taken
 
 BORN = SEQUENCE
 """How many rows had come before the first one of a session."""

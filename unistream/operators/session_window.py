@@ -14,7 +14,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.row_order import columns_of, in_order_of, taken
+from unistream.operators.row_order import columns_of, in_order_of
 from unistream.operators.session_intervals import Codes, Sessions, sessions_of
 from unistream.operators.session_lateness import late_marks
 from unistream.operators.session_runs import SessionRuns
@@ -25,6 +25,7 @@ from unistream.operators.window_contents import Aggregation, Listed
 from unistream.operators.window_layout import END, START
 from unistream.operators.window_spec import WindowSpec, late_rows, result_frame, windows_of_key
 from unistream.operators.windows import Session
+from unistream.state.gather import taken
 from unistream.state.key_codes import key_codes
 
 FOLD_ROWS = 131_072

@@ -16,7 +16,8 @@ from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows, standing
 from unistream.operators.key_packing import PackedKeys, fits_a_number
-from unistream.operators.row_order import in_order_of, taken
+from unistream.operators.row_order import in_order_of
+from unistream.state.gather import taken
 
 _AT = "__at"
 _ROW = "__row"
