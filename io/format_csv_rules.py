@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from unistream.io.byte_counts import count_byte
 from unistream.io.byte_marks import Bytes, Marks, chosen, count, last, marks, within
 
 NEWLINE, RETURN = 10, 13
+
+FEW = 64
+"""Quotes that are looked at one by one; more of them are looked at together, which takes all bytes apart."""
+
+Places = npt.NDArray[np.intp]
 
 
 class CsvRules:
@@ -28,7 +34,7 @@ class CsvRules:
 
     def well_quoted(self, data: bytes) -> bool:
         """Whether quotes stand around whole fields only; the parser reads, or even panics over, others."""
-        return self._well_quoted(np.frombuffer(data, np.uint8))
+        return self._well_quoted(np.frombuffer(data, np.uint8), self._quotes(data))
 
     def whole(self, data: bytes, unquoted: bool, rows: int, ends_filled: bool, all_read: bool) -> bool:
         """Whether these well-quoted bytes are `rows` rows with all their fields.
@@ -40,6 +46,10 @@ class CsvRules:
             return True
         if unquoted and ends_filled:
             return count_byte(data, self._separator) == rows * (self._fields - 1)
+        if not unquoted and (ends_filled or all_read):
+            quotes = self._quotes(data)
+            if len(quotes) <= FEW:
+                return self._whole_but_for(data, quotes, rows)
         signs = np.frombuffer(data, np.uint8)
         separators, newlines = marks(signs, self._separator), marks(signs, NEWLINE)
         if not unquoted:
@@ -55,15 +65,37 @@ class CsvRules:
         ends = chosen(signs, separators | newlines)  # fields may be missing in one row, too many in another
         return bool((ends[self._fields - 1 :: self._fields] == NEWLINE).all())
 
+    def _whole_but_for(self, data: bytes, quotes: Places, rows: int) -> bool:
+        """As `whole`, for a few quotes: what stands between them is counted by itself."""
+        within_quotes = [data[begin:end] for begin, end in zip(quotes[0::2], quotes[1::2], strict=True)]
+
+        def outside(value: int) -> int:
+            return count_byte(data, value) - sum(part.count(value) for part in within_quotes)
+
+        if outside(self._separator) != rows * (self._fields - 1):
+            return False
+        return outside(NEWLINE) + (not data.endswith(b"\n")) == rows
+
+    def _quotes(self, data: bytes) -> Places:
+        """Where quotes are."""
+        assert self.quote is not None
+        places: list[int] = []
+        at = data.find(self.quote)
+        while at >= 0 and len(places) < FEW:
+            places.append(at)
+            at = data.find(self.quote, at + 1)
+        if at < 0:
+            return np.array(places, dtype=np.intp)
+        return np.flatnonzero(np.frombuffer(data, np.uint8) == self.quote[0])
+
     def _outside(self, signs: Bytes) -> Marks:
         """Which bytes are not within quotes, by counting quotes."""
         assert self.quote is not None
         return ~within(marks(signs, self.quote[0]))
 
-    def _well_quoted(self, signs: Bytes) -> bool:
+    def _well_quoted(self, signs: Bytes, quotes: Places) -> bool:
         """Whether quotes open at the beginning of a field, close at its end, or are doubled in between."""
         assert self.quote is not None
-        quotes = np.flatnonzero(signs == self.quote[0])
         if len(quotes) % 2:
             return False
         opens, closes = quotes[0::2], quotes[1::2]
@@ -81,9 +113,12 @@ class CsvRules:
         """Length of the longest beginning that holds whole rows only, whatever may follow."""
         if self.unquoted(data):
             return data.rfind(b"\n") + 1
-        signs = np.frombuffer(data, np.uint8)
-        end = last(marks(signs, NEWLINE) & self._outside(signs)) + 1
-        if end and self._well_quoted(signs[:end]):
+        signs, quotes = np.frombuffer(data, np.uint8), self._quotes(data)
+        if len(quotes) <= FEW:
+            end = _last_line_end(data, quotes.tolist()) + 1
+        else:
+            end = last(marks(signs, NEWLINE) & self._outside(signs)) + 1
+        if end and self._well_quoted(signs[:end], quotes[quotes < end]):
             return end
         return self._scanned_end(data)
 
@@ -151,6 +186,18 @@ class CsvRules:
             return raw.count(separator) + 1
         parts = raw.split(self.quote)
         return sum(part.count(separator) for part in parts[0::2]) + 1
+
+
+def _last_line_end(data: bytes, quotes: list[int]) -> int:
+    """The last newline that is not within quotes, -1 when there is none; the last quote may be open."""
+    edges = [*quotes, len(data)] if len(quotes) % 2 else quotes
+    end = len(data)
+    for begins, ends in zip(edges[-2::-2], edges[::-2], strict=True):
+        at = data.rfind(b"\n", ends, end)
+        if at >= 0:
+            return at
+        end = begins
+    return data.rfind(b"\n", 0, end)
 
 
 def _record_patterns(separator: bytes, quote: bytes | None) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
