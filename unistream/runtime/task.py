@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -217,7 +218,8 @@ def _by_split(chunks: Sequence[Chunk]) -> list[tuple[pl.DataFrame, str]]:
             merged[-1][0].append(chunk.frame)
         else:
             merged.append(([chunk.frame], chunk.split))
-    return [(frames[0] if len(frames) == 1 else pl.concat(frames), split) for frames, split in merged]
+    # One behind the other on this thread; `concat` would wait for others.
+    return [(reduce(pl.DataFrame.vstack, frames), split) for frames, split in merged]
 
 
 class OperatorTask(Task):
