@@ -38,6 +38,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
         default=",".join(CONTENDERS),
         help="with commas between; unistream is always there, `flink` brings its variants",
     )
+    parser.add_argument("--leave-out", default="", help="of these engines, with commas between")
     parser.add_argument("--check-events", type=int, default=100_000)
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
     parser.add_argument("--resume", action="store_true", help="go on with the figures beside the page")
@@ -45,13 +46,13 @@ def arguments(given: list[str]) -> argparse.Namespace:
     asked = parser.parse_args(given)
     if unknown := set(asked.queries) - set(QUERIES):
         parser.error(f"unknown queries: {', '.join(sorted(unknown))}")
-    engines = asked.engines.split(",")
-    if unknown := {name for name in engines if name not in CONTENDERS}:
+    engines, left_out = asked.engines.split(","), asked.leave_out.split(",") if asked.leave_out else []
+    if unknown := {name for name in [*engines, *left_out] if name not in CONTENDERS}:
         parser.error(f"unknown engines: {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
     asked.names = [
         name
         for name, its in CONTENDERS.items()
-        if its.engine == "unistream" or {name, its.engine} & {*engines}
+        if name not in left_out and (its.engine == "unistream" or {name, its.engine} & {*engines})
     ]
     return asked
 
