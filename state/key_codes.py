@@ -20,7 +20,7 @@ _SAME = "__same"
 
 
 def key_codes(rows: pl.DataFrame, by: Sequence[str]) -> tuple[pl.DataFrame, Codes]:
-    """The distinct keys, and for each row which of them it has."""
+    """The distinct keys (single numbers ascend, others are as they came), and for each row which it has."""
     keys = rows.select(by)
     if not by:
         return pl.DataFrame(height=1), np.zeros(rows.height, dtype=np.int64)
@@ -46,7 +46,10 @@ def _codes_of_numbers(keys: pl.DataFrame) -> tuple[pl.DataFrame, Codes] | None:
     _, first, codes = np.unique(mixed(numbers), return_index=True, return_inverse=True)
     if any((column.take(first).take(codes) != column).any() for column in numbers):
         return None  # two keys of one number
-    return taken(keys, first), codes
+    arrived = np.argsort(first)
+    ranks = np.empty_like(arrived)
+    ranks[arrived] = np.arange(len(arrived))
+    return taken(keys, first[arrived]), ranks.take(codes)
 
 
 def join_on_keys(left: pl.DataFrame, right: pl.DataFrame, on: Sequence[str], how: How) -> pl.DataFrame:
