@@ -20,11 +20,7 @@ def came(frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
     >>> came(pl.DataFrame({CHANGE: [0, 1, 2, 3]})).tolist()
     [True, False, True, False]
     """
-    marks = frame.get_column(CHANGE).to_numpy()
-    coming: npt.NDArray[np.bool_] = marks == COMING[0]
-    for mark in COMING[1:]:
-        coming = coming | (marks == mark)
-    return coming
+    return np.isin(frame.get_column(CHANGE).to_numpy(), COMING)
 
 
 def fold_changes(frame: pl.DataFrame, schema: StreamSchema) -> pl.DataFrame:

@@ -95,8 +95,8 @@ class _Retractions(Operator):
     def _take_back(self, rows: RowIds, replaced: Mask, out: Output) -> None:
         if len(rows):
             old = [*self._table.keys(rows).get_columns(), *self._table.read(rows).get_columns()]
-            marks = np.where(replaced, Change.UPDATE_BEFORE.value, Change.DELETE.value).astype(np.int8)
-            out.emit(columns_of(pl.DataFrame([*old, pl.Series(CHANGE, marks)]), [*self._columns, CHANGE]))
+            why = np.where(replaced, Change.UPDATE_BEFORE.value, Change.DELETE.value).astype(np.int8)
+            out.emit(columns_of(pl.DataFrame([*old, pl.Series(CHANGE, why)]), [*self._columns, CHANGE]))
 
     def _hand_on(self, coming: pl.DataFrame, rows: RowIds, made: Mask, out: Output) -> None:
         if self._values:

@@ -214,6 +214,7 @@ class _Folded(Operator):
         parts = self._reduced_changes(frame, comes)
         if parts is None:
             parts = [self._grouped_change(taken(frame, which), sign) for which, sign in _sides(comes)]
+        self._keys_per_row = sum(len(part.rows) for part in parts) / frame.height
         rows = distinct(np.concatenate([part.rows for part in parts]))
         new = np.isin(rows, np.concatenate([part.rows[part.made] for part in parts]))
         state.clear(rows[new])
@@ -250,7 +251,6 @@ class _Folded(Operator):
             heads = which[order[first]]
             partials = self._reducer.reduce(values, which[order], first)
             parts.append(_Change(sign, places[heads], made[heads], partials))
-        self._keys_per_row = sum(len(part.rows) for part in parts) / max(1, frame.height)
         return parts
 
 
