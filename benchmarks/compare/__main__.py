@@ -38,7 +38,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
         default=",".join(CONTENDERS),
         help="with commas between; unistream is always there, `flink` brings its variants",
     )
-    parser.add_argument("--leave-out", default="", help="of these engines, with commas between")
+    parser.add_argument("--leave-out", default="", help="engines or variants not to run, with commas")
     parser.add_argument("--check-events", type=int, default=100_000)
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
     parser.add_argument("--resume", action="store_true", help="go on with the figures beside the page")
