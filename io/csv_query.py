@@ -12,6 +12,7 @@ import polars as pl
 from unistream.io.compressed_bytes import COMPRESSED
 from unistream.io.csv_look import LOOK_BYTES, FilesLook, Signs, lined_up
 from unistream.io.format_csv import CsvFormat
+from unistream.of_columns import columns_of
 from unistream.one_query import Conditions, Reading, RowWatch, Terms
 
 ROW = "__row"
@@ -127,4 +128,4 @@ class _Reading:
             self._watch.see(int(wire.get_column(ROW)[0]), frame)
         with self._lock:
             self._rows += wire.height
-        return pl.DataFrame([frame.get_column(name) for name in self._columns])
+        return columns_of(frame, self._columns)

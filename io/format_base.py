@@ -13,6 +13,7 @@ from unistream.errors import DataError, InvalidSettings
 from unistream.io.base import REJECTED_SCHEMA
 from unistream.io.byte_counts import count_byte
 from unistream.location import user_location
+from unistream.of_columns import columns_of
 
 RAW_LIMIT = 1024
 """Characters of an unreadable row that are kept."""
@@ -81,8 +82,7 @@ def in_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """The frame with these columns in this order."""
     if frame.columns == list(names):
         return frame
-    # Not `select`: it waits for threads of Polars that are busy with the next lines.
-    return pl.DataFrame({name: frame.get_column(name) for name in names})
+    return columns_of(frame, names)
 
 
 def count_lines(data: bytes) -> int:

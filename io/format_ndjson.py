@@ -81,6 +81,10 @@ class NdjsonFormat(Format):
         return pl.Schema({name: json_wire_type(dtype, name) for name, dtype in self.schema.items()})
 
     @cached_property
+    def _as_it_comes(self) -> bool:
+        return self._wire == self.schema
+
+    @cached_property
     def _small(self) -> SmallJson | None:
         return SmallJson.of(self._wire)
 
@@ -90,7 +94,9 @@ class NdjsonFormat(Format):
 
     def project(self, names: Sequence[str]) -> NdjsonFormat:
         keep = [name for name in self.schema if name in set(names)] or list(self.schema)[:1]
-        return NdjsonFormat(pl.Schema({name: self.schema[name] for name in keep}))
+        projected = NdjsonFormat(pl.Schema({name: self.schema[name] for name in keep}))
+        projected.__dict__["_small"] = SmallJson.of(projected._wire, self._wire)
+        return projected
 
     def encode(self, frame: pl.DataFrame) -> bytes:
         return ndjson_bytes(frame)
@@ -125,7 +131,7 @@ class NdjsonFormat(Format):
             frame = self._parse(data)
         if self._rules.has_nested and not self._rules.all_fit(data):
             raise _Refused
-        if self._wire == self.schema:
+        if self._as_it_comes:
             return Decoded(frame, None, frame.height)
         return self._converted(frame, data, None, [], first_line)
 

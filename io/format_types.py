@@ -9,6 +9,7 @@ import pyarrow as pa
 from polars.datatypes import DataType
 
 from unistream.errors import InvalidQuery
+from unistream.of_columns import frame_of
 
 SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -67,7 +68,7 @@ def converted(wire: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     """Every wire column as its own type; null where a value does not fit."""
     if wire.schema == schema:
         return wire
-    return pl.DataFrame({name: convert(wire[name], dtype) for name, dtype in schema.items()})
+    return frame_of([convert(wire[name], dtype).alias(name) for name, dtype in schema.items()])
 
 
 def misfits(wire: pl.DataFrame, frame: pl.DataFrame) -> pl.Series | None:

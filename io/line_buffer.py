@@ -13,6 +13,9 @@ from unistream.io.byte_counts import count_byte
 KEPT_BYTES = 4096
 """Bytes kept of a line that is too long."""
 
+FEW_BYTES = 4096
+"""Of so few newlines are counted faster without NumPy."""
+
 
 class Kind(IntEnum):
     """What a piece is; the values are stored and never change."""
@@ -37,7 +40,7 @@ class Piece(NamedTuple):
 
 def count_lines(data: bytes) -> int:
     """Newlines in the data."""
-    if len(data) < 4096:
+    if len(data) < FEW_BYTES:
         return data.count(b"\n")
     return count_byte(data, 10)
 

@@ -15,6 +15,7 @@ from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Reque
 from unistream.io.nexmark_draws import Draws
 from unistream.io.nexmark_events import KINDS, TIME, Timing
 from unistream.location import user_location
+from unistream.of_columns import frame_of
 
 EVENT_RATE = 10_000
 """Events in a second of event time where no rate is given."""
@@ -143,7 +144,7 @@ class _NexmarkReader(Reader):
     def _frame(self, first: int, stop: int) -> pl.DataFrame:
         if self._which is not None:
             return self._part(self._which, self._columns, first, stop)
-        return pl.DataFrame([self._whole(name, first, stop) for name in self._columns])
+        return frame_of([self._whole(name, first, stop) for name in self._columns])
 
     def _part(self, which: str, columns: Sequence[str], first: int, stop: int) -> pl.DataFrame:
         kind = KINDS[which]

@@ -55,6 +55,8 @@ class Connection:
                     count = 0
                 filled += count
                 self.closed = count == 0
+                if filled < len(scratch) // 2:
+                    break  # that was all there is; what has come since is told by the next look
         self._buffer.feed(scratch, filled)
 
     def take(self, max_rows: int, now: float) -> list[Piece]:

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import frame_of
+
 
 def taken(frame: pl.DataFrame, order: npt.NDArray[np.integer]) -> pl.DataFrame:
     """The rows at these positions; column by column, which is much faster than by the frame.
@@ -14,4 +16,4 @@ def taken(frame: pl.DataFrame, order: npt.NDArray[np.integer]) -> pl.DataFrame:
     [(3,), (1,)]
     """
     positions = pl.Series(order.astype(np.uint32))
-    return pl.DataFrame([series[positions] for series in frame.get_columns()])
+    return frame_of([series[positions] for series in frame.get_columns()])

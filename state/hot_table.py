@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.errors import StateError
+from unistream.of_columns import frame_of
 from unistream.state.array_space import IN_MEMORY, ArraySpace
 from unistream.state.backend import KeyedTable, RowIds
 from unistream.state.columns import ArrayColumn, make_column
@@ -91,7 +92,7 @@ class HotTable(KeyedTable):
         self._dirty[rows] = True
 
     def read(self, rows: RowIds) -> pl.DataFrame:
-        return pl.DataFrame([column.get(name, rows) for name, column in self._columns.items()])
+        return frame_of([column.get(name, rows) for name, column in self._columns.items()])
 
     def write(self, rows: RowIds, values: pl.DataFrame) -> None:
         for series in values.get_columns():
@@ -159,7 +160,7 @@ class HotTable(KeyedTable):
 
     def frame(self, rows: RowIds) -> pl.DataFrame:
         """Keys and values of these rows, as a copy."""
-        frame = pl.DataFrame([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
+        frame = frame_of([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
         self._space.used()
         return frame
 

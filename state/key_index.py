@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import frame_of
 from unistream.state.array_space import ArraySpace
 from unistream.state.backend import RowIds
 from unistream.state.columns import Column, make_column
@@ -199,7 +200,7 @@ class HashedIndex(KeyIndex):
             column.clear(rows)
 
     def frame(self, rows: RowIds) -> pl.DataFrame:
-        return pl.DataFrame([column.get(name, rows) for name, column in self._columns.items()])
+        return frame_of([column.get(name, rows) for name, column in self._columns.items()])
 
     def picked(self, rows: RowIds) -> list[Picked]:
         return [column.picked(name, rows) for name, column in self._columns.items()]

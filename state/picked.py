@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import frame_of
+
 Places = npt.NDArray[np.uint32]
 
 
@@ -72,7 +74,7 @@ class PickedRows:
 
     def read(self, start: int, stop: int) -> pl.DataFrame:
         """The rows from one up to another, or the end."""
-        return pl.DataFrame([column.part(start, stop) for column in self.columns])
+        return frame_of([column.part(start, stop) for column in self.columns])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import columns_of, frame_of
 from unistream.state.backend import StateStore
 
 TIME = "__time"
@@ -95,7 +96,7 @@ class Timers:
             pl.Series(_ORDER, order),
             pl.Series(_CANCELS, np.full(count, cancels)),
         ]
-        self._place(pl.DataFrame([*head, *keys.select(self._keys).get_columns()]))
+        self._place(frame_of([*head, *columns_of(keys, self._keys).get_columns()]))
 
     def _place(self, frame: pl.DataFrame) -> None:
         """Put timers into the buckets of their times."""

@@ -21,6 +21,7 @@ FOUNDATIONS = {
     "faults",
     "causes",
     "one_query",
+    "of_columns",
 }
 
 MAY_IMPORT = {

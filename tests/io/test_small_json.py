@@ -48,7 +48,12 @@ def agree(data: bytes, schema: pl.Schema) -> bool:
     """Whether the lines were taken; if so they must be what the parser of many lines makes of them."""
     if format_ndjson._too_deep(data) or format_ndjson._hides_surrogates(data):
         return False  # nobody asks
-    small = SmallJson.of(schema)
+    known = (None, schema, pl.Schema({"z": pl.Float64, **schema}))
+    return max(_agree(data, schema, in_line) for in_line in known)
+
+
+def _agree(data: bytes, schema: pl.Schema, in_line: pl.Schema | None) -> bool:
+    small = SmallJson.of(schema, in_line)
     assert small is not None
     frame = small.frame(data)
     if frame is None:
@@ -58,6 +63,18 @@ def agree(data: bytes, schema: pl.Schema) -> bool:
     assert frame.schema == expected.frame.schema
     assert frame.equals(expected.frame, null_equal=True), data
     return True
+
+
+def test_all_that_is_in_a_line_may_be_known() -> None:
+    data = b'{"v":1,"w":"a","z":[1,2]}\n{"v":2,"w":"b","z":[]}\n'
+    schema = pl.Schema({"w": pl.String, "v": pl.Int64})
+    known = NdjsonFormat(pl.Schema({"v": pl.Int64, "x": pl.Int64, "w": pl.String}))
+    for reader in (NdjsonFormat(schema), known.project(["w", "v"])):
+        frame = reader.decode(data).frame
+        assert dict(zip(frame.columns, zip(*frame.rows(), strict=True), strict=True)) == {
+            "v": (1, 2),
+            "w": ("a", "b"),
+        }
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +102,27 @@ def test_lines() -> None:
     for data in (b"", b"\n", b'{"z":"\xff"}\n', b'{"w":"\xed\xa0\x80"}\n', b'{"v":1}', b'{"v":1}\n\n\n'):
         agree(data, schema)
     assert agree(f"{GOOD}\n{{}}\n{GOOD}\r\n".encode(), schema)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [GOOD, GOOD],
+        [GOOD + GOOD, '{"v":1,', '"w":"a"}'],
+        [GOOD + " " + GOOD, '{"v":1,"w":', '"a"}'],
+        [GOOD + GOOD, '{"v":1,"w":"}', '{"}'],
+        [GOOD, '{"w":"k","v":7}', GOOD + "  "],
+        [GOOD, "", GOOD],
+        [GOOD, '{"v":7}', GOOD],
+        [GOOD, '{"v":null,"w":null}', GOOD],
+        [GOOD, '{"v":7,"w":"k","z":[1,', "2]}"],
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
+def test_objects_are_lines(lines: list[str], end: str) -> None:
+    schema = pl.Schema({"v": pl.Int64, "w": pl.String})
+    agree(("\n".join(lines) + end).encode(), schema)
+    agree(("\r\n".join(lines) + end).encode(), schema)
 
 
 def test_floats_to_the_last_bit() -> None:

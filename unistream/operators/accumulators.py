@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from unistream.expressions.aggregates import Decomposition
+from unistream.of_columns import frame_of
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
 from unistream.operators.row_order import in_key_order, in_row_order
 from unistream.operators.row_places import runs_of
@@ -68,7 +69,7 @@ class Accumulators:
         for array in self._arrays:
             states[array.name] = array.fold(rows, fresh, partials.get_column(array.name))
         self.table.touch(rows)
-        return Groups(rows, new, keys, pl.DataFrame([states[name] for name in self._order]))
+        return Groups(rows, new, keys, frame_of([states[name] for name in self._order]))
 
     def fold_rows(self, rows: pl.DataFrame, reducer: RunReducer) -> Groups | None:
         """As `fold`, of rows that are not grouped yet; None for rows that the reducer leaves to `group_by`.
@@ -123,7 +124,7 @@ class Accumulators:
         if self._frames:
             read = self.table.read(rows)
             found |= {column.name: read[column.name] for column in self._frames}
-        return pl.DataFrame([found[name] for name in self._order])
+        return frame_of([found[name] for name in self._order])
 
     def _merged(self, rows: RowIds, fresh: RowIds, partials: pl.DataFrame) -> dict[str, pl.Series]:
         """The columns that NumPy cannot fold, merged by Polars and written."""

@@ -13,10 +13,11 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.changelog import came
 from unistream.expressions.schema import CHANGE, OPERATION, Change, Changes, StreamSchema, spell_changes
+from unistream.of_columns import columns_of, frame_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import marks
 from unistream.operators.folded_array import Mask
-from unistream.operators.row_order import Positions, columns_of, equal
+from unistream.operators.row_order import Positions, equal
 from unistream.operators.row_places import runs_of
 from unistream.state.backend import RowIds
 from unistream.state.gather import taken
@@ -96,7 +97,7 @@ class _Retractions(Operator):
         if len(rows):
             old = [*self._table.keys(rows).get_columns(), *self._table.read(rows).get_columns()]
             why = np.where(replaced, Change.UPDATE_BEFORE.value, Change.DELETE.value).astype(np.int8)
-            out.emit(columns_of(pl.DataFrame([*old, pl.Series(CHANGE, why)]), [*self._columns, CHANGE]))
+            out.emit(columns_of(frame_of([*old, pl.Series(CHANGE, why)]), [*self._columns, CHANGE]))
 
     def _hand_on(self, coming: pl.DataFrame, rows: RowIds, made: Mask, out: Output) -> None:
         if self._values:

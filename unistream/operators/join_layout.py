@@ -13,10 +13,10 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import EventTime, StreamSchema
 from unistream.graph import LATE
+from unistream.of_columns import columns_of, frame_of
 from unistream.operators.base import OperatorSpec
 from unistream.operators.join_codes import Places
 from unistream.operators.join_matching import index_of
-from unistream.operators.row_order import columns_of
 from unistream.operators.time_axis import TimeAxis
 
 How = Literal["inner", "left", "right", "full", "semi", "anti"]
@@ -222,7 +222,7 @@ def _rows_at(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
     if len(places) >= MANY:
         found: pl.DataFrame = frame[places]
         return found
-    return pl.DataFrame([column[places] for column in frame.get_columns()])
+    return frame_of([column[places] for column in frame.get_columns()])
 
 
 class Pairing:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import columns_of
 from unistream.operators.join_codes import SPREAD, CodeMatch, Pairs, Places
-from unistream.operators.row_order import columns_of, in_order_of
+from unistream.operators.row_order import in_order_of
 from unistream.state.gather import taken
 from unistream.state.key_groups import stable_hash
 

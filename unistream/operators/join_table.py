@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from unistream.of_columns import columns_of
 from unistream.operators.join_codes import Places
 from unistream.operators.join_matching import CODE
-from unistream.operators.row_order import columns_of
 from unistream.state.backend import StateStore
 
 DELTA = "__delta"

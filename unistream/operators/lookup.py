@@ -15,10 +15,10 @@ from unistream.causes import first_words
 from unistream.elements import Batch
 from unistream.errors import DataError, InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.lookup_index import RowsByKey
 from unistream.operators.lookup_tables import AskedTable, Asker, LookupTable, WholeTable
-from unistream.operators.row_order import columns_of
 from unistream.state.distinct import starts_of_runs
 
 logger = logging.getLogger(__name__)

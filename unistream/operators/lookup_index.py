@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.operators.row_order import columns_of
+from unistream.of_columns import columns_of
 from unistream.operators.window_layout import consecutive
 from unistream.state.hot_table import HotTable
 

@@ -12,12 +12,12 @@ import polars as pl
 
 from unistream.elements import MIN_TIME, Batch
 from unistream.expressions.schema import StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.lookup import Lookup, LookupOperator
 from unistream.operators.lookup_answers import Answer, Answers
 from unistream.operators.lookup_index import RowsByKey
 from unistream.operators.lookup_tables import AskedTable, numbered
-from unistream.operators.row_order import columns_of
 from unistream.state.hot_table import HotTable
 
 Numbers = npt.NDArray[np.int64]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -70,11 +68,6 @@ def in_key_order(keys: pl.DataFrame) -> Positions:
     """
     order = keys.select(pl.arg_sort_by(keys.columns)).to_series()
     return order.to_numpy().astype(np.intp)
-
-
-def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Some columns, without the query that `select` makes."""
-    return pl.DataFrame([frame.get_column(name) for name in names])
 
 
 def equal(left: pl.Series, right: pl.Series) -> npt.NDArray[np.bool_]:

@@ -18,11 +18,12 @@ from unistream.expressions.changelog import came
 from unistream.expressions.expression_tree import cast_column
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.of_columns import columns_of, frame_of
 from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
 from unistream.operators.folded_array import Mask, folds_in_place
-from unistream.operators.row_order import Positions, columns_of
+from unistream.operators.row_order import Positions
 from unistream.operators.row_places import runs_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.state.backend import RowIds
@@ -196,14 +197,14 @@ class _Folded(Operator):
     def _rows(self, keys: pl.DataFrame, states: pl.DataFrame, change: pl.Series) -> pl.DataFrame:
         """Finished rows; `states` are aligned with `keys`."""
         if None in self._casts:
-            whole = pl.DataFrame([*keys.get_columns(), *states.get_columns(), change])
+            whole = frame_of([*keys.get_columns(), *states.get_columns(), change])
             return whole.select_seq(*self._by, *self._finish, CHANGE)
         # Sums, counts and extremes need no query, which would cost as much as folding them.
         finished = [
             _cast(states.get_column(str(column)), dtype).alias(name)
             for column, (name, dtype) in zip(self._casts, self._made, strict=True)
         ]
-        return pl.DataFrame([*keys.get_columns(), *finished, change])
+        return frame_of([*keys.get_columns(), *finished, change])
 
     def _process_changes(self, frame: pl.DataFrame, out: Output) -> None:
         """What came and what went is grouped apart; only what is left of both is handed on."""

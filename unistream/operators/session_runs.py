@@ -9,8 +9,9 @@ import polars as pl
 
 from unistream.expressions.aggregates import StateColumn
 from unistream.expressions.schema import StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.folded_array import folds_in_place
-from unistream.operators.row_order import Positions, columns_of, in_order_of
+from unistream.operators.row_order import Positions, in_order_of
 from unistream.operators.run_reducer import RunReducer
 from unistream.operators.session_lateness import Marks
 from unistream.operators.session_table import Given, SessionTable

@@ -10,8 +10,9 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
+from unistream.of_columns import columns_of, frame_of
 from unistream.operators.folded_array import FoldedArray, value_columns
-from unistream.operators.row_order import columns_of, in_order_of
+from unistream.operators.row_order import in_order_of
 from unistream.operators.session_ends import EndCalendar
 from unistream.operators.session_intervals import Codes, Sessions
 from unistream.operators.session_lateness import Marks
@@ -112,7 +113,7 @@ class SessionTable:
     def frame(self, table: KeyedTable, rows: RowIds) -> pl.DataFrame:
         """Keys, bounds and what is kept of these rows of a table."""
         values = self._read(rows) if table is self._newest else columns_of(table.read(rows), self._values)
-        return pl.DataFrame([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
+        return frame_of([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
 
     def of_key(self, key: pl.DataFrame) -> pl.DataFrame:
         """The sessions of the key in this one row."""
@@ -141,7 +142,7 @@ class SessionTable:
         if not self._arrays:
             return columns_of(self._newest.read(rows), self._values)
         bounds = [pl.Series(name, self._newest.column(name).take(rows)) for name in (START, END, BORN)]
-        return pl.DataFrame([*bounds, *(array.read(rows) for array in self._arrays)])
+        return frame_of([*bounds, *(array.read(rows) for array in self._arrays)])
 
     def _write(self, rows: RowIds, values: pl.DataFrame, counts: Codes, floors: Ticks) -> None:
         """Replace newest sessions, and what their keys have beside them."""

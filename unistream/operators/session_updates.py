@@ -9,8 +9,8 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Output
-from unistream.operators.row_order import columns_of
 from unistream.operators.session_intervals import Sessions
 from unistream.operators.session_lateness import Marks
 from unistream.operators.session_table import Found

@@ -13,8 +13,9 @@ from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import LATE
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.row_order import columns_of, in_order_of
+from unistream.operators.row_order import in_order_of
 from unistream.operators.session_intervals import Codes, Sessions, sessions_of
 from unistream.operators.session_lateness import late_marks
 from unistream.operators.session_runs import SessionRuns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -15,6 +15,7 @@ from unistream.errors import DataError, some_of
 from unistream.expressions.analysis import columns_read, is_constant
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.shared_parts import share_work
+from unistream.of_columns import frame_of, rows_where
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 
 SMALL_FRAME = 20_000
@@ -81,9 +82,15 @@ class SelectStep(RowStep):
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is not Changes.APPEND:
             return frame.select(*self.exprs, pl.col(CHANGE))
+        if len(self._plain) == len(self.exprs):
+            return frame_of([frame.get_column(old).alias(new) for new, old in self._plain.items()])
         if self._share_work and frame.height >= WORTH_PLANNING:
             return _planned(frame, frame.lazy().select(self.exprs))
         return frame.select_seq(self.exprs) if frame.height < SMALL_FRAME else frame.select(self.exprs)
+
+    @cached_property
+    def _plain(self) -> dict[str, str]:
+        return plain_columns(self.exprs)
 
     @cached_property
     def _share_work(self) -> bool:
@@ -157,8 +164,7 @@ class FilterStep(RowStep):
         if self.constant:  # Polars may fail on one value for a frame that it treats in parts
             return frame if pl.select(self.predicate).item() else frame.clear()
         if frame.height < SMALL_FRAME:
-            passing = frame.select_seq(self.predicate).to_series()
-            return pl.DataFrame({column.name: column.filter(passing) for column in frame.get_columns()})
+            return rows_where(frame, frame.select_seq(self.predicate).to_series())
         return frame.filter(self.predicate)
 
     @cached_property
@@ -268,7 +274,7 @@ class StatelessChain(OperatorSpec):
         return schema
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return StatelessOperator(self.steps, inputs[0].changes)
+        return StatelessOperator(together(self.steps), inputs[0].changes)
 
     @property
     def accepts_updates(self) -> bool:
@@ -302,6 +308,24 @@ class StatelessOperator(Operator):
             if frame.height == 0:
                 return
         out.emit(frame, batch.split)
+
+
+def together(steps: Iterable[RowStep]) -> list[RowStep]:
+    """The steps, with neighbours that add columns as one where neither looks at what the other makes.
+
+    For few rows the price of a step is that of its call.
+    """
+    found: list[RowStep] = []
+    for step in steps:
+        before = found[-1] if found else None
+        if isinstance(step, WithColumnsStep) and isinstance(before, WithColumnsStep):
+            makes = {expr.meta.output_name() for expr in step.exprs}
+            if not (makes | _columns_read(step.exprs)) & {e.meta.output_name() for e in before.exprs}:
+                made = pl.Schema({**before.made, **step.made})
+                found[-1] = replace(before, exprs=before.exprs + step.exprs, made=made)
+                continue
+        found.append(step)
+    return found
 
 
 def _planned(frame: pl.DataFrame, query: pl.LazyFrame) -> pl.DataFrame:

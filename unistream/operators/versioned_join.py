@@ -13,6 +13,7 @@ from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import SliceBuffer
@@ -27,7 +28,6 @@ from unistream.operators.join_layout import (
     late_columns,
 )
 from unistream.operators.join_matching import TICK
-from unistream.operators.row_order import columns_of
 
 Strategy = Literal["backward", "forward", "nearest"]
 

@@ -12,6 +12,7 @@ import polars as pl
 from unistream.elements import MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
+from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import VIEWED, Flags, SliceBuffer, View
@@ -26,7 +27,6 @@ from unistream.operators.join_matching import (
     with_code,
 )
 from unistream.operators.join_query import window_query
-from unistream.operators.row_order import columns_of
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.window_layout import END, PANE, START, Layout, make_layout
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START
