@@ -86,7 +86,7 @@ def make_column(dtype: pl.DataType, capacity: int, space: ArraySpace = IN_MEMORY
 def physical(values: pl.Series, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Physical values as an array, nulls as zero."""
     if values.dtype not in _PHYSICAL:
-        values = values.to_physical()
+        values = values.cast(pl.Int32 if values.dtype == pl.Date else pl.Int64)  # `to_physical` asks a query
     if values.null_count():
         values = values.fill_null(False) if values.dtype == pl.Boolean else values.fill_null(0)
     array = values.to_numpy()

@@ -61,8 +61,6 @@ def tags_of(column: pl.Series) -> Tags:
         return array.view(np.uint64)
     if dtype == pl.UInt64:
         return column.fill_null(0).to_numpy()
-    if dtype != pl.Boolean:
-        column = column.to_physical()
     wide = column.cast(pl.Int64)
     array = (wide.fill_null(0) if wide.null_count() else wide).to_numpy()
     return array.view(np.uint64)

@@ -62,7 +62,7 @@ class Accumulators:
 
     def _fold(self, rows: RowIds, new: Mask, partials: pl.DataFrame) -> Groups:
         """Add partial rows to these rows of the table, which ascend."""
-        keys = pl.DataFrame(partials.get_columns()[: self._key_width])
+        keys = frame_of(partials.get_columns()[: self._key_width])
         fresh = np.flatnonzero(new)
         # What Polars merges may read columns that are folded in place, as they were before.
         states = self._merged(rows, fresh, partials) if self._frames else {}
@@ -79,7 +79,7 @@ class Accumulators:
         values = reducer.values_of(rows)
         if values is None:
             return None
-        keys = pl.DataFrame(rows.get_columns()[: self._key_width])
+        keys = frame_of(rows.get_columns()[: self._key_width])
         places, made = self.table.place(keys)
         order, first = runs_of(places)
         partials = reducer.reduce(values, order, first)
@@ -88,11 +88,11 @@ class Accumulators:
         fresh = np.flatnonzero(new)
         states = [array.fold(places, fresh, partials.get_column(array.name)) for array in self._arrays]
         self.table.touch(places)
-        return Groups(places, new, taken(keys, heads), pl.DataFrame(states))
+        return Groups(places, new, taken(keys, heads), frame_of(states))
 
     def place(self, partials: pl.DataFrame) -> tuple[pl.DataFrame, RowIds, Mask]:
         """The keys of partial rows, their rows in the table and which were made now."""
-        keys = pl.DataFrame(partials.get_columns()[: self._key_width])
+        keys = frame_of(partials.get_columns()[: self._key_width])
         rows = self.table.find(keys)
         new = rows < 0
         missing = np.flatnonzero(new)

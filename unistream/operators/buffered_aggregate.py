@@ -55,7 +55,9 @@ class BufferedAggregate(Operator):
         return rows.group_by(self._by, maintain_order=True).agg(self._exprs)
 
 
+_MARKS = np.array([Change.UPDATE_AFTER.value, Change.INSERT.value], dtype=np.int8)
+
+
 def marks(new: npt.NDArray[np.bool_]) -> pl.Series:
     """The column that tells rows of new keys from rows that replace others."""
-    insert, update = np.int8(Change.INSERT.value), np.int8(Change.UPDATE_AFTER.value)
-    return pl.Series(CHANGE, np.where(new, insert, update))
+    return pl.Series(CHANGE, _MARKS.take(new))

@@ -11,7 +11,7 @@ import polars as pl
 
 from unistream.expressions.aggregates import StateColumn
 from unistream.state.backend import KeyedTable, RowIds
-from unistream.state.columns import physical
+from unistream.state.columns import logical, physical
 
 Values = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -111,8 +111,7 @@ class FoldedArray:
         return self._with_nulls(series, self._table.column(self.name + _MISSING).take(rows))
 
     def _series(self, values: Values) -> pl.Series:
-        series = pl.Series(self.name, values)
-        return series if series.dtype == self._dtype else series.cast(self._dtype)
+        return logical(self.name, values, self._dtype)
 
     def _with_nulls(self, series: pl.Series, is_null: Mask) -> pl.Series:
         if not is_null.any():

@@ -16,8 +16,9 @@ from unistream.expressions.aggregates import Decomposition, StateColumn
 from unistream.expressions.expression_tree import Node, UnknownExpression
 from unistream.expressions.no_rows import no_rows
 from unistream.expressions.row_wise import is_row_wise
+from unistream.of_columns import frame_of
 from unistream.operators.row_order import Positions
-from unistream.state.columns import ARRAY_TYPES
+from unistream.state.columns import ARRAY_TYPES, logical
 
 Values = npt.NDArray[Any]
 Reduce = Callable[[Values, Positions], Values]
@@ -97,7 +98,7 @@ class RunReducer:
     def reduce(self, values: Sequence[pl.Series], order: Positions, first: Positions) -> pl.DataFrame:
         """One row for each run: rows in this order, runs beginning at these places of it."""
         nulls = [series.null_count() > 0 for series in values]
-        lengths = np.diff(first, append=len(order))
+        lengths = np.concatenate([first[1:], [len(order)]]) - first
         taken: dict[int, Values] = {}
         made = []
         for column in self._columns:
@@ -113,9 +114,8 @@ class RunReducer:
                 assert column.reduce is not None
                 # Where every run is one row, there is nothing to put together.
                 result = taken[at] if len(first) == len(order) else column.reduce(taken[at], first)
-            series = pl.Series(column.name, result)
-            made.append(series if series.dtype == column.dtype else series.cast(column.dtype))
-        return pl.DataFrame(made)
+            made.append(logical(column.name, result, column.dtype))
+        return frame_of(made)
 
 
 def _read(expr: pl.Expr) -> tuple[str, Node | None] | None:
@@ -166,10 +166,8 @@ def _reduce_of(kind: str, column: StateColumn) -> Reduce | None:
 
 def _numbers(series: pl.Series) -> Values:
     """Numbers behind the values, nulls as zero; Booleans as what sums of them are."""
-    if series.dtype == pl.Boolean:
+    if not series.dtype.is_numeric():  # Booleans and times
         series = series.cast(pl.Int64)
-    elif not series.dtype.is_numeric():
-        series = series.to_physical()
     return (series.fill_null(0) if series.null_count() else series).to_numpy()
 
 

@@ -106,7 +106,7 @@ class CalendarGrid(Grid):
         starts = moments.dt.truncate(self._span.text)
         if self._offset:
             starts = starts.dt.offset_by(f"{self._offset}us")
-        return starts.to_physical()
+        return starts.cast(pl.Int64)
 
     def floor(self, ticks: pl.Series) -> pl.Series:
         low, high = ticks.min(), ticks.max()

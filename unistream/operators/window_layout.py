@@ -145,7 +145,7 @@ class CalendarSlidingLayout(Layout):
         # A moved grid is laid as if it were not and then moved: so ends fall on beginnings, whatever the
         # clocks in the time zone did between.
         moments = moments.dt.offset_by(self._back).dt.offset_by(self._size.text).dt.offset_by(self._offset)
-        ends = self.panes.floor(self._axis.all_ticks(moments.to_physical()))
+        ends = self.panes.floor(self._axis.all_ticks(moments.cast(pl.Int64)))
         return starts, ends.to_numpy()
 
     def _near(self, tick: int) -> tuple[int, int, int]:
