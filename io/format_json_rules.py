@@ -16,6 +16,8 @@ from polars.datatypes import DataType
 from unistream.errors import InvalidQuery
 from unistream.io.format_types import wire_type
 
+NEWLINE = 10
+
 MAX_DEPTH = 256
 """Deepest nesting of objects and lists in one line."""
 
@@ -253,3 +255,18 @@ def _beyond(value: Any, dtype: DataType) -> str:
 def _no(value: Any, wanted: str) -> str:
     shown = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"{shown[:60]} is {_kind(value)}, not {wanted}"
+
+
+def too_deep(data: bytes) -> bool:
+    """Whether a line nests deeper than allowed; only lines long enough to do so are looked at."""
+    is_newline = np.frombuffer(data, np.uint8) == NEWLINE
+    blocks = is_newline[: len(data) // MAX_DEPTH * MAX_DEPTH].reshape(-1, MAX_DEPTH)
+    if blocks.any(axis=1).all():  # a newline in each block: no line is as long as two
+        return False
+    ends = np.append(np.flatnonzero(is_newline), len(data))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    long = np.flatnonzero(ends - starts > 2 * MAX_DEPTH)
+    return any(
+        JsonRules.deeper_than_allowed(data[start:end])
+        for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True)
+    )

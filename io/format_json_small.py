@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import polars as pl
 
+from unistream.io.format_json_rules import too_deep
 from unistream.of_columns import frame_of
 
 SMALL_BYTES = 32 << 10
@@ -84,7 +85,7 @@ class SmallJson:
         missing = [column.count(msgspec.UNSET) if gaps else 0 for column in values]
         known = len(rows) * len(values) - sum(missing)
         only_known = text.count('":') == known and not any(blank in text for blank in _BEFORE_COLON)
-        if not only_known and not self._harmless(text, len(rows), missing):
+        if not only_known and (too_deep(data) or not self._harmless(text, len(rows), missing)):
             return None
         try:
             return frame_of(

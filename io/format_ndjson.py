@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 
 from unistream.errors import InvalidQuery
 from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
-from unistream.io.format_json_rules import MAX_DEPTH, JsonRules, json_wire_type
+from unistream.io.format_json_rules import JsonRules, json_wire_type, too_deep
 from unistream.io.format_json_small import SMALL_BYTES, SmallJson
 from unistream.io.format_types import converted, durations_as_numbers, misfits
 
 PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at by line."""
 
-NEWLINE = 10
 _SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -124,10 +122,10 @@ class NdjsonFormat(Format):
 
     def _fast(self, data: bytes, first_line: int) -> Decoded:
         """The chunk in one call of the parser; its line numbers matter only if values do not convert."""
-        if _hides_surrogates(data) or _too_deep(data):
-            raise _Refused
         frame = self._few(data)
         if frame is None:
+            if _hides_surrogates(data) or too_deep(data):
+                raise _Refused
             frame = self._parse(data)
         if self._rules.has_nested and not self._rules.all_fit(data):
             raise _Refused
@@ -228,18 +226,3 @@ def _hides_surrogates(data: bytes) -> bool:
         return False
     without_backslashes = data.replace(b"\\\\", b"  ")
     return _SURROGATE.search(_SURROGATE_PAIR.sub(b"", without_backslashes)) is not None
-
-
-def _too_deep(data: bytes) -> bool:
-    """Whether a line nests deeper than allowed; only lines long enough to do so are looked at."""
-    is_newline = np.frombuffer(data, np.uint8) == NEWLINE
-    blocks = is_newline[: len(data) // MAX_DEPTH * MAX_DEPTH].reshape(-1, MAX_DEPTH)
-    if blocks.any(axis=1).all():  # a newline in each block: no line is as long as two
-        return False
-    ends = np.append(np.flatnonzero(is_newline), len(data))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    long = np.flatnonzero(ends - starts > 2 * MAX_DEPTH)
-    return any(
-        JsonRules.deeper_than_allowed(data[start:end])
-        for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True)
-    )

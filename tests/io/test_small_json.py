@@ -46,8 +46,6 @@ GOOD = '{"v":7,"w":"k"}'
 
 def agree(data: bytes, schema: pl.Schema) -> bool:
     """Whether the lines were taken; if so they must be what the parser of many lines makes of them."""
-    if format_ndjson._too_deep(data) or format_ndjson._hides_surrogates(data):
-        return False  # nobody asks
     known = (None, schema, pl.Schema({"z": pl.Float64, **schema}))
     return max(_agree(data, schema, in_line) for in_line in known)
 
