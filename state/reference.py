@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import beside
 from unistream.state.backend import KeyedTable, RowIds
 
 _NAN = ("NaN",)
@@ -85,7 +86,7 @@ class DictTable(KeyedTable):
 
     def scan(self) -> pl.DataFrame:
         rows = self.rows()
-        return pl.concat([self.keys(rows), self.read(rows)], how="horizontal")
+        return beside(self.keys(rows), self.read(rows))
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -35,3 +35,27 @@ def rows_where(frame: pl.DataFrame, chosen: pl.Series) -> pl.DataFrame:
     if not chosen.null_count() and chosen.all():
         return frame
     return frame_of([column.filter(chosen) for column in frame.get_columns()])
+
+
+def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames with the same columns, one behind the other; `pl.concat` would wait for threads of Polars.
+
+    >>> stacked([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]})]).rows()
+    [(1,), (2,)]
+    """
+    first, *others = frames
+    if not others:
+        return first
+    whole = first.clone()
+    for frame in others:
+        whole.vstack(frame, in_place=True)
+    return whole
+
+
+def beside(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+    """The columns of both, whose rows belong together.
+
+    >>> beside(pl.DataFrame({"a": [1]}), pl.DataFrame({"b": [2]})).rows()
+    [(1, 2)]
+    """
+    return frame_of([*left.get_columns(), *right.get_columns()])

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from unistream.expressions.aggregates import Decomposition
-from unistream.of_columns import frame_of
+from unistream.of_columns import frame_of, stacked
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
 from unistream.operators.row_order import in_key_order, in_row_order
 from unistream.operators.row_places import runs_of
@@ -134,7 +134,7 @@ class Accumulators:
             known = np.delete(rows, fresh)
             old = self.states(known).with_columns(pl.Series(_ROW, known))
             given = partials.select(*self._order, pl.Series(_ROW, rows))
-            both = pl.concat([old, given]).group_by(_ROW, maintain_order=True).agg(self._merge)
+            both = stacked([old, given]).group_by(_ROW, maintain_order=True).agg(self._merge)
             merged = both.sort(_ROW).select(names)
         self.table.write(rows, merged)
         self._row_bytes = int(merged.estimated_size()) // len(rows)

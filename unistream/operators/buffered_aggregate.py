@@ -11,6 +11,7 @@ import polars as pl
 from unistream.elements import Batch
 from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.of_columns import stacked
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.kept_rows import KeptRows, standing
 from unistream.state.key_codes import join_on_keys
@@ -39,7 +40,7 @@ class BufferedAggregate(Operator):
             rows = standing(old, frame, self._kept.names)
             self._delete(old, rows, out)
         else:
-            rows = pl.concat([old, frame])
+            rows = stacked([old, frame])
         result = self._evaluated(rows)
         out.emit(result.with_columns(marks(self._kept.keep(rows))))
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from unistream.elements import Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
+from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, Output
 from unistream.operators.count_window import CountingWindowOperator
 from unistream.operators.folded_array import Mask
@@ -58,7 +59,7 @@ class UpdatingCountingOperator(CountingWindowOperator):
         full: Mask = starts + self._n <= after[owners]
         given: Mask = np.zeros(len(ids), dtype=np.bool_)
         given[ids >= 0] = self._windows.column(_GIVEN).take(ids[ids >= 0])
-        parts = pl.concat([keys[owners], parts.drop(_CODE)], how="horizontal")
+        parts = beside(keys[owners], parts.drop(_CODE))
         self._emit_windows(parts, given, full | (self._when == "change"), out)
         self._windows.delete(ids[full & (ids >= 0)])
         self._keep_open(parts.filter(pl.Series(~full)), given[~full])
@@ -80,8 +81,8 @@ class UpdatingCountingOperator(CountingWindowOperator):
         if not there.any():
             return fresh, ids
         kept = self._windows.read(ids[there]).drop(_GIVEN, _CHANGED)
-        older = pl.concat([fresh.select(_GROUP).filter(pl.Series(there)), kept], how="horizontal")
-        both = self._contents.merge(pl.concat([older.select(fresh.columns), fresh]), _GROUP)
+        older = beside(fresh.select(_GROUP).filter(pl.Series(there)), kept)
+        both = self._contents.merge(stacked([older.select(fresh.columns), fresh]), _GROUP)
         return both, self._windows.find(self._named(keys, both))
 
     def _named(self, keys: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
@@ -115,7 +116,7 @@ class UpdatingCountingOperator(CountingWindowOperator):
         if not len(ids):
             return
         given = self._windows.column(_GIVEN).take(ids)
-        parts = pl.concat([self._windows.keys(ids), self._windows.read(ids)], how="horizontal")
+        parts = beside(self._windows.keys(ids), self._windows.read(ids))
         self._emit_windows(parts, given, np.ones(len(ids), dtype=np.bool_), out)
         self._windows.column(_GIVEN)[ids] = True
         self._windows.column(_CHANGED)[ids] = False

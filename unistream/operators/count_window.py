@@ -13,6 +13,7 @@ import polars as pl
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
+from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_layout import END, PANE, START, consecutive
@@ -143,8 +144,8 @@ class CountingWindowOperator(Operator):
         kept, rows = kept.filter(pl.Series(rows >= 0)), rows[rows >= 0]
         if not len(rows):
             return parts
-        older = pl.concat([kept, self._panes.read(rows)], how="horizontal").select(parts.columns)
-        return self._contents.merge(pl.concat([older, parts]), [*self._keys, PANE])
+        older = beside(kept, self._panes.read(rows)).select(parts.columns)
+        return self._contents.merge(stacked([older, parts]), [*self._keys, PANE])
 
     def _pairs(self, keys: pl.DataFrame, first: Codes, counts: Codes) -> pl.DataFrame:
         """Keys with the numbers of `counts` panes each, from `first` on."""

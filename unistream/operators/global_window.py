@@ -13,6 +13,7 @@ from unistream.elements import Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
+from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
 from unistream.operators.window_query import global_window_query
@@ -124,8 +125,8 @@ class GlobalWindowOperator(Operator):
         if self._purge:
             begun &= self._table.column(_CHANGED).take(ids)
         if begun.any():
-            older = pl.concat([keys.filter(pl.Series(begun)), self._table.read(ids[begun])], how="horizontal")
-            both = pl.concat([older.select(parts.columns), parts])
+            older = beside(keys.filter(pl.Series(begun)), self._table.read(ids[begun]))
+            both = stacked([older.select(parts.columns), parts])
             merged = self._contents.merge(both, self._keys.names())
             parts = join_on_keys(keys, merged, self._keys.names(), "left")
         self._table.write(ids, parts.select(names))
@@ -146,7 +147,7 @@ class GlobalWindowOperator(Operator):
 
     def _result(self, ids: RowIds, change: Change) -> pl.DataFrame:
         names = [WINDOW_START, WINDOW_END, *self._keys]
-        parts = pl.concat([self._table.keys(ids), self._table.read(ids)], how="horizontal")
+        parts = beside(self._table.keys(ids), self._table.read(ids))
         bounds = {WINDOW_START: pl.col(_FROM), WINDOW_END: pl.col(_COUNT)}
         made = self._contents.finish(parts.with_columns(**bounds), names).select(self._columns)
         return made.with_columns(pl.lit(change.value, pl.Int8).alias(CHANGE)) if self._updating else made

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from unistream.of_columns import stacked
 from unistream.operators.join_matching import CODE, TICK, Keyed, in_order
 from unistream.state.backend import LogTable, StateStore
 
@@ -121,7 +122,7 @@ class View:
 
 
 def _one(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    return frames[0] if len(frames) == 1 else pl.concat(frames) if frames else pl.DataFrame()
+    return stacked(frames) if frames else pl.DataFrame()
 
 
 class SliceBuffer:

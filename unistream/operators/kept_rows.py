@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.expressions.changelog import COMING
 from unistream.expressions.schema import CHANGE
+from unistream.of_columns import stacked
 from unistream.state.backend import KeyedTable, StateStore
 from unistream.state.key_codes import join_on_keys
 
@@ -77,7 +78,7 @@ def standing(rows: pl.DataFrame, changes: pl.DataFrame, names: Sequence[str]) ->
     [2, 1]
     """
     sign = pl.when(pl.col(CHANGE).is_in(COMING)).then(1).otherwise(-1).alias(_SIGN)
-    both = pl.concat([rows.select(*names, pl.lit(1).alias(_SIGN)), changes.select(*names, sign)])
+    both = stacked([rows.select(*names, pl.lit(1).alias(_SIGN)), changes.select(*names, sign)])
     later = (pl.col(_SIGN) > 0).cast(pl.Int64).cum_sum(reverse=True)
     counted = both.with_columns(pl.col(_SIGN).sum().over(names).alias(_NET), later.over(names).alias(_LATER))
     return counted.filter((pl.col(_SIGN) > 0) & (pl.col(_LATER) <= pl.col(_NET))).select(names)

@@ -17,6 +17,7 @@ import polars as pl
 from unistream.clock import Clock
 from unistream.durations import spelled
 from unistream.errors import ConnectorError, UnistreamError
+from unistream.of_columns import stacked
 from unistream.operators.lookup_answers import Answers, CalledAnswers, checked
 from unistream.state.hot_table import HotTable
 
@@ -213,7 +214,7 @@ def _outcome(future: Future[Any]) -> Any:
 
 def _own_rows(parts: Sequence[pl.DataFrame], answers: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """All answers, without rows of keys that another call asked for: these would come twice."""
-    rows, keys = pl.concat(answers), pl.concat(parts)
+    rows, keys = stacked(answers), stacked(parts)
     if len(parts) == 1 or not all(name in rows.columns for name in keys.columns):
         return rows
     asked = HotTable(keys.schema, pl.Schema({_CALL: pl.Int64()}))

@@ -12,7 +12,7 @@ import polars as pl
 
 from unistream.elements import MIN_TIME, Batch
 from unistream.expressions.schema import StreamSchema
-from unistream.of_columns import columns_of
+from unistream.of_columns import columns_of, stacked
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.lookup import Lookup, LookupOperator
 from unistream.operators.lookup_answers import Answer, Answers
@@ -77,7 +77,7 @@ class WaitingRows:
 
     def take(self, answered: Numbers) -> pl.DataFrame:
         """Take out the rows of these keys; some are there."""
-        frame = pl.concat(self.frames)
+        frame = stacked(self.frames)
         ids, since = (np.concatenate([part[at] for part in self._parts]) for at in (1, 2))
         wanted = np.zeros(max(int(ids.max()), int(answered.max())) + 1, dtype=np.bool_)
         wanted[answered] = True
@@ -181,8 +181,8 @@ class UnorderedLookupOperator(LookupOperator):
         names = dict(zip(self._spec.table_by, self._spec.by, strict=True))
         keys = [answer.keys.rename(names) for answer in answers]
         calls = numbered(keys), numbered(rows)
-        every = pl.concat(keys)
-        self._index.learn(every, pl.concat(rows), self._context.clock.now(), calls)
+        every = stacked(keys)
+        self._index.learn(every, stacked(rows), self._context.clock.now(), calls)
         return every
 
     # Time

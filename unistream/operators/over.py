@@ -15,7 +15,7 @@ from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
-from unistream.of_columns import frame_of
+from unistream.of_columns import frame_of, stacked
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows
 from unistream.operators.time_axis import TimeAxis
@@ -128,7 +128,7 @@ class _OverRows(Operator):
         new = self._kept.narrowed(batch.frame).with_columns(pl.int_range(pl.len()).alias(_AT))
         old = self._kept.stored(new).with_columns(pl.lit(-1, pl.Int64).alias(_AT))
         # Stable, and numbered within the key, because a rolling window must be sorted by its index.
-        rows = pl.concat([old, new]).with_columns(pl.int_range(pl.len()).over(self._by).alias(_NUMBER))
+        rows = stacked([old, new]).with_columns(pl.int_range(pl.len()).over(self._by).alias(_NUMBER))
         answers = rolled(rows, _NUMBER, self._before + 1, self._by, [*self._spec.exprs, pl.col(_AT).last()])
         answers = answers.filter(pl.col(_AT) >= 0).sort(_AT).select(self._names)
         if self._before:
@@ -177,7 +177,7 @@ class _OverRange(Operator):
         self._watermark = watermark
         frames = self._waiting.frames(0)
         if frames:
-            waiting = pl.concat(frames)
+            waiting = stacked(frames)
             passed = pl.lit(True) if watermark == MAX_TIME else pl.col(_TICK) < self._axis.tick(watermark)
             ready = waiting.filter(passed)
             if ready.height:
@@ -189,7 +189,7 @@ class _OverRange(Operator):
     def _answer(self, ready: pl.DataFrame, out: Output) -> None:
         new = ready.select(self._kept.names).with_columns(pl.int_range(pl.len()).alias(_AT))
         old = self._kept.stored(new).with_columns(pl.lit(-1, pl.Int64).alias(_AT))
-        rows = pl.concat([old, new]).sort(_TICK, maintain_order=True)
+        rows = stacked([old, new]).sort(_TICK, maintain_order=True)
         # All rows of one time have one window, so it is computed once.
         exprs = [*self._spec.exprs, (pl.col(_AT) >= 0).last().alias(_NEW)]
         answers = rolled(rows, _TICK, self._range, self._by, exprs).filter(pl.col(_NEW))

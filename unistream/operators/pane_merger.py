@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from unistream.of_columns import stacked
 from unistream.operators.window_contents import Contents
 from unistream.operators.window_layout import END, PANE, START
 
@@ -100,8 +101,8 @@ class PaneMerger:
         if second is None or not second.height:
             return first
         if not self._keys:
-            return self._contents.merge(_keyed(pl.concat([first, second])), ["__all"]).drop("__all")
-        return self._contents.merge(pl.concat([first, second]), self._keys).select(first.columns)
+            return self._contents.merge(_keyed(stacked([first, second])), ["__all"]).drop("__all")
+        return self._contents.merge(stacked([first, second]), self._keys).select(first.columns)
 
 
 def _keyed(frame: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from unistream.of_columns import stacked
 from unistream.operators.time_axis import TimeAxis, greatest, least
 from unistream.operators.time_grid import FixedGrid
 from unistream.operators.window_contents import SEQUENCE, Contents
@@ -77,7 +78,7 @@ class PaneStore:
         frames = self._rows.frames(0)
         if not frames:
             return
-        rows = frames[0] if len(frames) == 1 else pl.concat(frames)
+        rows = stacked(frames)
         panes = self._layout.panes.floor(self._axis.ticks(rows)).alias(PANE)
         known = [pane for pane in (least(panes), self._changed) if pane is not None]
         self._changed = min(known, default=None)
@@ -159,7 +160,7 @@ class PaneStore:
                 continue
             frames = self._parts.frames(bucket)
             if len(frames) > 1 and self._contents.condenses:
-                frames = [self._contents.merge(pl.concat(frames), self._by).select(self._folded_columns)]
+                frames = [self._contents.merge(stacked(frames), self._by).select(self._folded_columns)]
                 self._parts.replace(bucket, frames)
             crowded = crowded or len(frames) > 1
             if bucket * self._span < low or (bucket + 1) * self._span > before:
@@ -184,7 +185,7 @@ class PaneStore:
             rows = frame.with_columns(panes, born.alias(SEQUENCE)).filter(chosen)
             parts.append(self._contents.fold(rows, self._by).select(self._folded_columns))
         return (
-            self._contents.merge(pl.concat(parts), self._by).select(self._folded_columns)
+            self._contents.merge(stacked(parts), self._by).select(self._folded_columns)
             if parts
             else pl.DataFrame()
         )
@@ -193,7 +194,7 @@ class PaneStore:
         parts = [part for part in parts if part.height]
         if not parts:
             return None
-        whole = parts[0] if len(parts) == 1 else pl.concat(parts)
+        whole = stacked(parts)
         return self._contents.merge(whole, self._by) if crowded and len(parts) > 1 else whole
 
     def drop(self, before: int) -> None:

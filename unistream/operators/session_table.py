@@ -10,7 +10,7 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
-from unistream.of_columns import columns_of, frame_of
+from unistream.of_columns import columns_of, frame_of, stacked
 from unistream.operators.folded_array import FoldedArray, value_columns
 from unistream.operators.row_order import in_order_of
 from unistream.operators.session_ends import EndCalendar
@@ -169,7 +169,7 @@ class SessionTable:
             frames.append(columns_of(self._older.read(older[-1]), self._values))
             all_codes.append(some[ids >= 0])
         lost: RowIds = np.concatenate(older) if older else np.empty(0, dtype=np.int64)
-        return Found(pl.concat(frames), np.concatenate(all_codes), lost, newest)
+        return Found(stacked(frames), np.concatenate(all_codes), lost, newest)
 
     def place(self, keys: pl.DataFrame) -> RowIds:
         """The row of each key, made where there is none; keys may occur several times."""
@@ -252,7 +252,7 @@ class SessionTable:
         if not closed:
             return None
         # What follows may go by order, which must not depend on how far time moved at once.
-        frame = pl.concat(closed) if len(closed) > 1 else closed[0]
+        frame = stacked(closed)
         order = in_order_of(*(frame.get_column(name).to_numpy() for name in (END, BORN)))
         return taken(frame.drop(BORN), order)
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
-from unistream.of_columns import columns_of
+from unistream.of_columns import beside, columns_of, stacked
 from unistream.operators.base import Context, Output
 from unistream.operators.session_intervals import Sessions
 from unistream.operators.session_lateness import Marks
@@ -101,7 +101,7 @@ class UpdatingSessionOperator(SessionWindowOperator):
         """Hand on what changed of the sessions that end at this tick or before."""
         gone = self._ended(self._gone, until)
         if len(gone):
-            parts = pl.concat([self._gone.keys(gone), self._gone.read(gone)], how="horizontal")
+            parts = beside(self._gone.keys(gone), self._gone.read(gone))
             self._emit(parts, Change.DELETE, out)
             self._gone.delete(gone)
         found = [(table, self._changed(table, until)) for table in self._table.tables]
@@ -111,7 +111,7 @@ class UpdatingSessionOperator(SessionWindowOperator):
             table.column(_CHANGED)[rows] = False
             table.touch(rows)
         if frames:
-            frame = pl.concat(frames)
+            frame = stacked(frames)
             self._emit(frame.filter(~pl.col(_GIVEN)), Change.INSERT, out)
             self._emit(frame.filter(_GIVEN), Change.UPDATE_AFTER, out)
 

@@ -13,7 +13,7 @@ from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.graph import LATE
-from unistream.of_columns import columns_of
+from unistream.of_columns import columns_of, stacked
 from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.row_order import in_order_of
 from unistream.operators.session_intervals import Codes, Sessions, sessions_of
@@ -164,7 +164,7 @@ class SessionWindowOperator(Operator):
         frames = list(self._rows.frames(0))
         if not frames:
             return
-        rows = frames[0] if len(frames) == 1 else pl.concat(frames)
+        rows = stacked(frames)
         starts, born = self._axis.ticks(rows).to_numpy(), np.arange(self._seen, self._seen + rows.height)
         if self._runs is not None:
             left = self._runs.fold(self._table, rows, starts, self._seen)
@@ -205,7 +205,7 @@ class SessionWindowOperator(Operator):
         if not opened.height:
             return fresh
         older = opened.sort(BORN).select(fresh.columns)
-        return self._contents.merge(_together(pl.concat([older, fresh])), [SESSION])
+        return self._contents.merge(_together(stacked([older, fresh])), [SESSION])
 
     def _emit_late(self, rows: pl.DataFrame, bounds: pl.DataFrame, reason: str, out: Output) -> None:
         self._context.metrics.add("late", rows.height)

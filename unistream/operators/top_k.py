@@ -13,6 +13,7 @@ import polars as pl
 from unistream.elements import Batch
 from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
+from unistream.of_columns import stacked
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows, standing
 from unistream.operators.key_packing import PackedKeys, fits_a_number
@@ -117,7 +118,7 @@ class _TopK(Operator):
             self._kept.forget(gone)
             self._emit(self._difference(before, after), self._difference(after, before), out)
             return
-        both = pl.concat([old, frame])
+        both = stacked([old, frame])
         places = self._top(both)
         fell = np.ones(old.height, dtype=np.bool_)
         fell[places[places < old.height]] = False

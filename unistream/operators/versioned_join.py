@@ -13,7 +13,7 @@ from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, StreamSchema
-from unistream.of_columns import columns_of
+from unistream.of_columns import columns_of, stacked
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.join_arrivals import Arrivals
 from unistream.operators.join_buffer import SliceBuffer
@@ -179,7 +179,7 @@ class _Versioned(Operator):
         }
 
     def _emit(self, lefts: Sequence[pl.DataFrame], versions: pl.DataFrame, out: Output) -> None:
-        rows = pl.concat(lefts).sort(TICK, maintain_order=True)
+        rows = stacked(lefts).sort(TICK, maintain_order=True)
         out.emit(columns_of(self._joined(rows, versions, self._spec.strategy), self._pairing.both.names()))
 
 
@@ -204,7 +204,7 @@ class _LookBack(_Versioned):
         if lefts:
             self._emit(lefts, pl.concat([self._standing(lefts), *passed], how="diagonal"), out)
         if passed:
-            self._stand(pl.concat(passed))
+            self._stand(stacked(passed))
         self._lefts.drop(horizon)
         self._rights.drop(horizon)
         self._sweep(horizon)
@@ -212,7 +212,7 @@ class _LookBack(_Versioned):
 
     def _standing(self, lefts: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """The versions that counted so far, of the keys that are asked for."""
-        keys = pl.concat([columns_of(rows, self._by) for rows in lefts]).unique(maintain_order=True)
+        keys = stacked([columns_of(rows, self._by) for rows in lefts]).unique(maintain_order=True)
         ids = self._table.find(keys)
         ids = ids[ids >= 0]
         return self._table.keys(ids).hstack(self._table.read(ids))

@@ -8,6 +8,7 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import CHANGE, Change, StreamSchema
+from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.late_sorter import LateSorter
 from unistream.operators.time_axis import TimeAxis
@@ -93,8 +94,8 @@ class UpdatingWindowOperator(Operator):
         rows, new = self._table.upsert(keys)
         if not new.all():
             old = rows[~new]
-            older = pl.concat([self._table.keys(old), self._table.read(old)], how="horizontal")
-            both = pl.concat([older.select(fresh.columns), fresh])
+            older = beside(self._table.keys(old), self._table.read(old))
+            both = stacked([older.select(fresh.columns), fresh])
             fresh = self._contents.merge(both, self._group)
             rows = self._table.find(fresh.select(self._group))
         self._table.write(rows, fresh.select(self._contents.stored.names()))
@@ -114,7 +115,7 @@ class UpdatingWindowOperator(Operator):
         given = self._table.column(_GIVEN).take(rows)
         for change, some in ((Change.INSERT, rows[~given]), (Change.UPDATE_AFTER, rows[given])):
             if len(some):
-                parts = pl.concat([self._table.keys(some), self._table.read(some)], how="horizontal")
+                parts = beside(self._table.keys(some), self._table.read(some))
                 made = self._contents.finish(parts, self._group).sort(END, START, maintain_order=True)
                 mark = pl.lit(change.value, pl.Int8).alias(CHANGE)
                 out.emit(result_frame(made, self._axis, self._columns).with_columns(mark))
@@ -162,7 +163,7 @@ class UpdatingWindowOperator(Operator):
 
     def open_windows(self, key: pl.DataFrame) -> OpenWindows:
         rows = self._table.rows()
-        parts = pl.concat([self._table.keys(rows), self._table.read(rows)], how="horizontal")
+        parts = beside(self._table.keys(rows), self._table.read(rows))
         made = self._contents.finish(parts.filter(same_key(key)), self._group)
         return windows_of_key(made, self._axis, self._columns)
 

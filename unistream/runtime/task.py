@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,6 +17,7 @@ from unistream.graph import MAIN, REJECTED, Kind, Vertex
 from unistream.io.base import Chunk, Position, Sink, Token, Writer
 from unistream.location import raised_at
 from unistream.metrics import Metrics
+from unistream.of_columns import stacked
 from unistream.operators.base import Operator, OperatorSpec, Output
 from unistream.runtime.feed import Feed
 
@@ -218,8 +218,7 @@ def _by_split(chunks: Sequence[Chunk]) -> list[tuple[pl.DataFrame, str]]:
             merged[-1][0].append(chunk.frame)
         else:
             merged.append(([chunk.frame], chunk.split))
-    # One behind the other on this thread; `concat` would wait for others.
-    return [(reduce(pl.DataFrame.vstack, frames), split) for frames, split in merged]
+    return [(stacked(frames), split) for frames, split in merged]
 
 
 class OperatorTask(Task):
