@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import polars as pl
@@ -29,12 +29,20 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class Decoded:
     """Rows of some lines: `frame` has the good ones in order, `rejected` the others (`UNREADABLE_SCHEMA`).
 
-    `rows` counts both; blank lines are no rows.
+    `rows` counts both; blank lines are no rows. `lines` is how many lines there were, blank ones among
+    them, where reading tells so without counting.
     """
 
     frame: pl.DataFrame
     rejected: pl.DataFrame | None
     rows: int
+    lines: int | None = None
+
+    def moved(self, lines: int) -> Decoded:
+        """The same with so many lines before them."""
+        if self.rejected is None:
+            return self
+        return replace(self, rejected=self.rejected.with_columns(pl.col("line") + lines))
 
 
 class Format(ABC):

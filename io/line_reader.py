@@ -13,7 +13,7 @@ from unistream.clock import Clock
 from unistream.errors import ConnectorError, DataError
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.compressed_bytes import ByteStream, PlainBytes, open_bytes
-from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, Rows, checksum
+from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, Read, checksum
 from unistream.io.listing import FileEntry, FileWatch, Listing
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class LineReader(Reader):
 class _Unit:
     """Some bytes of a file on their way: rows (None for no whole line), and the place behind them."""
 
-    rows: Future[Rows] | Rows | None
+    rows: Future[Read] | Read | None
     position: dict[str, Any]
     ended: bool
     error: Exception | None = None
@@ -210,8 +210,11 @@ class _OpenFile:
         unit = self._ahead.popleft()
         if unit.error is not None:
             raise unit.error
-        rows = unit.rows.result() if isinstance(unit.rows, Future) else unit.rows
+        read = unit.rows.result() if isinstance(unit.rows, Future) else unit.rows
+        rows = None if read is None else self._split.numbered(read)
         split, position, ended = self.entry.split, unit.position, unit.ended
+        if "line" in position:
+            position["line"] = self._split.line
         if rows is None:
             return Chunk(split, self._split.empty(), position, scanned_rows=0, ended=ended)
         return Chunk(split, rows.frame, position, rows.nbytes, rows.rows, rows.rejected, ended=ended)

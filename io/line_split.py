@@ -58,14 +58,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines as they were cut.
-
-    A part is bytes, the number of their first line and whether they are known to be without quotes; or it is
-    a line that was given up.
-    """
+    """Whole lines as they were cut, and lines that were given up."""
 
     format: Format
-    parts: Sequence[tuple[bytes, int, bool] | Decoded]
+    cuts: Sequence[Cut]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of some lines: parts that count their lines from 0, each with how many it has."""
+
+    parts: Sequence[tuple[Decoded, int]]
     nbytes: int
 
 
@@ -74,7 +78,8 @@ class LineSplit:
 
     A position is `{"offset", "line"}`, with `"header"` (names in the header of a CSV file), `"dropping"`
     (inside a line that is too long) and `"before"` (checksum of the bytes before the offset) where they
-    apply. Offsets count decompressed bytes.
+    apply. Offsets count decompressed bytes. They move as lines are cut, `"line"` as rows are `numbered`:
+    most readers tell how many lines they have read, and nobody else needs to count them.
     """
 
     def __init__(self, options: LineOptions, split: str, position: dict[str, Any] | None = None) -> None:
@@ -131,7 +136,7 @@ class LineSplit:
         Raises `DataError` for an unreadable row when the policy is to fail.
         """
         lines = self.cut()
-        return None if lines is None else self.decoded(lines)
+        return None if lines is None else self.numbered(self.decoded(lines))
 
     def cut(self) -> Lines | None:
         """The lines of all that was fed, which moves the place behind them; None when none is whole."""
@@ -142,35 +147,39 @@ class LineSplit:
             self.offset = mark
         if self._needs_header() and not self._read_header():
             return None
-        parts: list[tuple[bytes, int, bool] | Decoded] = []
-        nbytes = 0
+        cuts: list[Cut] = []
         while (cut := self._cutter.next()) is not None:
-            if cut.too_long is not None:
-                parts.append(self._too_long(cut))
-            elif cut.data:
-                parts.append((cut.data, self.line, cut.unquoted))
-            self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, count_lines(cut.data) if cut.data else cut.lines)
-            nbytes += cut.nbytes
-        return Lines(self._format, parts, nbytes) if nbytes else None
+            cuts.append(cut)
+            self._pass(cut)
+        nbytes = sum(cut.nbytes for cut in cuts)
+        return Lines(self._format, cuts, nbytes) if nbytes else None
 
-    def decoded(self, lines: Lines) -> Rows:
+    def decoded(self, lines: Lines) -> Read:
         """The rows of some lines; from any thread, and of later lines before earlier ones."""
-        parts = [
-            part
-            if isinstance(part, Decoded)
-            else lines.format.decode(part[0], first_line=part[1], unquoted=part[2])
-            for part in lines.parts
-        ]
-        decoded = joined(parts, lines.format.columns) if parts else self._nothing()
+        return Read([self._read(cut, lines.format) for cut in lines.cuts], lines.nbytes)
+
+    def numbered(self, read: Read) -> Rows:
+        """The rows with the numbers of their lines, which counts these: in their order."""
+        parts: list[Decoded] = []
+        for decoded, lines in read.parts:
+            parts.append(decoded.moved(self.line))
+            self.line += lines
+        decoded = joined(parts, self._format.columns)
         rejected = rejected_rows(decoded, self._options.on_error, self._options.source, self.split)
-        return Rows(self._options.select(decoded.frame), rejected, decoded.rows, lines.nbytes)
+        return Rows(self._options.select(decoded.frame), rejected, decoded.rows, read.nbytes)
+
+    def _read(self, cut: Cut, format: Format) -> tuple[Decoded, int]:
+        """A cut with its lines counted from 0, and how many they are."""
+        if cut.too_long is not None:
+            return self._too_long(cut, cut.too_long), cut.lines
+        if not cut.data:
+            return Decoded(pl.DataFrame(schema=format.columns), None, 0), cut.lines
+        decoded = format.decode(cut.data, first_line=0, unquoted=cut.unquoted)
+        return decoded, count_lines(cut.data) if decoded.lines is None else decoded.lines
 
     def empty(self) -> pl.DataFrame:
         """No rows, with the columns that are asked for."""
         return self._options.select(pl.DataFrame(schema=self._format.columns))
-
-    def _nothing(self) -> Decoded:
-        return Decoded(pl.DataFrame(schema=self._format.columns), None, 0)
 
     def _needs_header(self) -> bool:
         return isinstance(self._format, CsvFormat) and self._format.has_header and self._header is None
@@ -182,20 +191,20 @@ class LineSplit:
         self._format = self._csv.for_header(cut.data, self.split)
         self._header = self._format.file_columns
         self._cutter.records_end = self._format.records_end
-        self._pass(cut.data[-KEPT_BEFORE:], cut.nbytes, cut.lines)
+        self._pass(cut)
+        self.line += cut.lines
         return True
 
-    def _pass(self, last: bytes, nbytes: int, lines: int) -> None:
-        self.offset += nbytes
-        self.line += lines
-        self._before = (self._before + last)[-KEPT_BEFORE:] if last else b""
+    def _pass(self, cut: Cut) -> None:
+        self.offset += cut.nbytes
+        self._before = (self._before + cut.data[-KEPT_BEFORE:])[-KEPT_BEFORE:] if cut.data else b""
 
-    def _too_long(self, cut: Cut) -> Decoded:
+    def _too_long(self, cut: Cut, beginning: bytes) -> Decoded:
         limit = self._options.max_line_bytes
         reason = f"line longer than {limit} bytes"
         if cut.lines and cut.nbytes <= limit + 1:
             reason = f"a quote that does not close within {limit} bytes"
-        rejected = unreadable([(self.line, reason, cut.too_long or b"")])
+        rejected = unreadable([(0, reason, beginning)])
         return Decoded(pl.DataFrame(schema=self._format.columns), rejected, 1)
 
 

@@ -57,6 +57,7 @@ def test_the_rows_behind_every_place_are_those_that_follow(packed: bool, tmp_pat
     seen = 0
     for chunk in chunks[:-1]:
         seen += chunk.frame.height
+        assert chunk.position["line"] == seen + 2
         assert numbers(chunks_of(opened(path, dict(chunk.position)))) == list(range(seen, ROWS))
 
 
@@ -73,6 +74,26 @@ def test_a_bad_line_is_told_when_it_is_its_turn_and_by_its_number(tmp_path: Path
     assert numbers(collected) == [row for row in range(ROWS) if row != 2_000]
     rejected = [chunk.rejected for chunk in collected if chunk.rejected is not None]
     assert [row for frame in rejected for row in frame["position"].to_list()] == [2002]
+
+
+def test_lines_are_numbered_behind_blank_and_quoted_ones_and_from_any_place(tmp_path: Path) -> None:
+    text, expected = "a,d\n", []
+    for row in range(ROWS):
+        text += "\n" * (row % 700 == 0) + (f'{row},"in\n{row}"\n' if row % 900 == 0 else f"{row},b\n")
+        if row % 500 == 0:
+            expected.append(text.count("\n") + 1)
+            text += "bad\n"
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+
+    def bad(position: dict[str, object] | None = None) -> list[int]:
+        chunks = chunks_of(opened(path, position, on_error="collect"))
+        return [line for chunk in chunks if chunk.rejected is not None for line in chunk.rejected["position"]]
+
+    assert bad() == expected
+    for chunk in chunks_of(opened(path, on_error="collect"))[:-1]:
+        place = dict(chunk.position)
+        assert bad(place) == [line for line in expected if line >= place["line"]]
 
 
 def test_a_file_that_was_cut_gives_the_rows_before(tmp_path: Path) -> None:
