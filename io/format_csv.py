@@ -173,8 +173,8 @@ class CsvFormat(Format):
         frame = self.typed(wire)
         if frame is None:
             raise _Refused
-        # Each newline has ended a row, blank lines among them, but a single field may be passed over.
-        return Decoded(frame, None, wire.height, wire.height if unquoted and len(self.in_line) > 1 else None)
+        # Without quotes every newline ends a row, that of a blank line too.
+        return Decoded(frame, None, wire.height, wire.height if unquoted else None)
 
     def typed(self, wire: pl.DataFrame) -> pl.DataFrame | None:
         """What the parser read as columns of their types; None when a value does not fit."""

@@ -42,7 +42,10 @@ class Connection:
         self._begun = False
 
     def receive(self, scratch: bytearray) -> None:
-        """Take what the kernel has, as far as `scratch` holds it; `closed` and `broken` tell how it ended."""
+        """Take what the kernel has, at least half of `scratch` if there is so much.
+
+        `closed` and `broken` tell how the connection ended.
+        """
         filled = 0
         with memoryview(scratch) as view:
             while filled < len(scratch) and not self.closed:
@@ -56,7 +59,7 @@ class Connection:
                 filled += count
                 self.closed = count == 0
                 if filled < len(scratch) // 2:
-                    break  # that was all there is; what has come since is told by the next look
+                    break  # asking again would mostly say that there is no more, and the next look tells
         self._buffer.feed(scratch, filled)
 
     def take(self, max_rows: int, now: float) -> list[Piece]:

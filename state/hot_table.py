@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from unistream.errors import StateError
-from unistream.of_columns import frame_of
+from unistream.of_columns import beside, frame_of
 from unistream.state.array_space import IN_MEMORY, ArraySpace
 from unistream.state.backend import KeyedTable, RowIds
 from unistream.state.columns import ArrayColumn, make_column
@@ -160,7 +160,7 @@ class HotTable(KeyedTable):
 
     def frame(self, rows: RowIds) -> pl.DataFrame:
         """Keys and values of these rows, as a copy."""
-        frame = frame_of([*self.keys(rows).get_columns(), *self.read(rows).get_columns()])
+        frame = beside(self.keys(rows), self.read(rows))
         self._space.used()
         return frame
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import pickle
+import random
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -682,3 +683,18 @@ def test_policies() -> None:
     assert collected is not None
     assert collected.schema == REJECTED_SCHEMA
     assert collected.rows()[0][:3] == ("orders", "f.ndjson", 2)
+
+
+@pytest.mark.parametrize("columns", ["a", "ab"])
+def test_rows_of_csv_without_quotes_tell_how_many_lines_they_are(columns: str) -> None:
+    rng, reader = random.Random(1), CsvFormat(dict.fromkeys(columns, pl.String), has_header=False)
+    told = 0
+    for _ in range(500):
+        lines = rng.choices(
+            [",".join(columns), "", "\r", " ", "x", ","], [5, 1, 1, 1, 1, 1], k=rng.randrange(1, 8)
+        )
+        data = ("\n".join(lines) + rng.choice(["", "\n"])).encode()
+        found = reader.decode(data, unquoted=True).lines
+        told += found is not None
+        assert found in (None, count_lines(data)), data
+    assert told > 50

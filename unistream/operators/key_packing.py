@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.of_columns import frame_of
+from unistream.of_columns import beside, frame_of
 from unistream.operators.row_order import Positions
 
 Codes = npt.NDArray[np.int64]
@@ -84,7 +84,7 @@ def aggregated(rows: pl.DataFrame, by: Sequence[str], exprs: Sequence[pl.Expr]) 
         coded = rows.hstack([pl.Series(_CODE, packed.codes)])
         made = coded.group_by(_CODE, maintain_order=True).agg(exprs)
         codes = made.drop_in_place(_CODE).to_numpy()
-        return frame_of([*packed.keys(codes).get_columns(), *made.get_columns()])
+        return beside(packed.keys(codes), made)
     made = rows.group_by(rest, maintain_order=True).agg(exprs)
     constants = {name: rows.get_column(name).new_from_index(0, made.height) for name in same}
     keys = [constants[name] if name in constants else made.get_column(name) for name in by]

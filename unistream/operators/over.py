@@ -15,7 +15,7 @@ from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import StreamSchema
 from unistream.graph import LATE
-from unistream.of_columns import frame_of, stacked
+from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows
 from unistream.operators.time_axis import TimeAxis
@@ -134,7 +134,7 @@ class _OverRows(Operator):
         if self._before:
             last = rows.group_by(self._by, maintain_order=True).tail(self._before)
             self._kept.keep(last.select(self._kept.names))
-        out.emit(frame_of([*batch.frame.get_columns(), *answers.get_columns()]), batch.split)
+        out.emit(beside(batch.frame, answers), batch.split)
 
 
 class _OverRange(Operator):

@@ -13,7 +13,7 @@ import polars as pl
 from unistream.elements import Batch
 from unistream.errors import DataError
 from unistream.expressions.schema import StreamSchema
-from unistream.of_columns import frame_of
+from unistream.of_columns import beside
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.state.backend import RowIds
 
@@ -70,7 +70,7 @@ class _ProcessBatches(Operator):
     def process(self, batch: Batch, out: Output) -> None:
         keys = batch.frame.select(self._by)
         found = self._table.find(keys)
-        given = frame_of([*batch.frame.get_columns(), *self._states(found).get_columns()])
+        given = beside(batch.frame, self._states(found))
         result = self._spec.function(given)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._wrong("did not return rows and states", "return `rows, states`, two frames")

@@ -10,7 +10,7 @@ import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.expressions.aggregates import StateColumn
-from unistream.of_columns import columns_of, frame_of, stacked
+from unistream.of_columns import beside, columns_of, frame_of, stacked
 from unistream.operators.folded_array import FoldedArray, value_columns
 from unistream.operators.row_order import in_order_of
 from unistream.operators.session_ends import EndCalendar
@@ -113,7 +113,7 @@ class SessionTable:
     def frame(self, table: KeyedTable, rows: RowIds) -> pl.DataFrame:
         """Keys, bounds and what is kept of these rows of a table."""
         values = self._read(rows) if table is self._newest else columns_of(table.read(rows), self._values)
-        return frame_of([*columns_of(table.keys(rows), self._by).get_columns(), *values.get_columns()])
+        return beside(columns_of(table.keys(rows), self._by), values)
 
     def of_key(self, key: pl.DataFrame) -> pl.DataFrame:
         """The sessions of the key in this one row."""

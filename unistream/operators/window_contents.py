@@ -12,7 +12,7 @@ from unistream.errors import DataError
 from unistream.expressions import expression_tree as tree
 from unistream.expressions.aggregates import Decomposition, Holistic, decompose
 from unistream.expressions.analysis import columns_read, output_schema
-from unistream.of_columns import frame_of
+from unistream.of_columns import beside
 from unistream.operators.key_packing import PackedKeys, aggregated
 from unistream.operators.run_reducer import RunReducer
 
@@ -235,7 +235,7 @@ def _reduced(rows: pl.DataFrame, by: By, reducer: RunReducer | None) -> pl.DataF
         return None
     order, first, groups = keys.runs()
     made = reducer.reduce(values, order, first)
-    return frame_of([*groups.get_columns(), *made.get_columns()])
+    return beside(groups, made)
 
 
 class BufferedContents(Contents):
