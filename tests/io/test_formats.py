@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import random
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -89,9 +90,18 @@ def _fits(value: object, dtype: pl.DataType) -> object:
     return value
 
 
+_CLOCK = r"[0-9]{2}(:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
+_MOMENT = re.compile(rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK})?")
+"""What is read as a moment; Python takes more, as any character between date and time."""
+
+
 def _moment(value: object) -> datetime | None:
     if value is None:
         return None
+    if isinstance(value, str) and re.fullmatch("[+-]?[0-9]+", value):
+        value = int(value)
+    if isinstance(value, str) and not _MOMENT.fullmatch(value):
+        raise _Bad
     if type(value) is int and abs(value) < 2**63:
         try:
             return datetime(1970, 1, 1) + timedelta(microseconds=value)
@@ -211,6 +221,9 @@ def spoiled_json(draw: st.DrawFn) -> bytes:
 @example(b'{"d":"\\ud800"}\n{"d":"\\\\ud800"}\n{"d":"\\ud83d\\ude00"}\n{"d":"\\\\\\ud83d"}\n')
 @example(b'{"a":1.0}\n{"a":1e2}\n{"b":1e400}\n{"zz":1e400}\n{"e":128}\n{"e":-128}\n')
 @example(b'\x00\n{"a":1}\x00\n{"a":1}\n\xef\xbb\xbf{"a":1}\n{"a":1,"a":2}\n{"a":1,"a":"x"}\n')
+@example(
+    b'{"t":"2000-01-01{00:00:00"}\n{"t":"2000-01-01T0000"}\n{"t":"20000101"}\n{"t":"2000-01-01T00:00+01"}\n'
+)
 def test_ndjson_equals_the_reference_on_mutated_lines(data: bytes) -> None:
     check_json(data.removeprefix(b"\xef\xbb\xbf"), FLAT)
 
