@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import polars as pl
 from unistream.errors import StateError
 from unistream.state.array_space import IN_MEMORY, PIECE_BYTES, ArraySpace
 from unistream.state.backend import RowIds
+from unistream.state.detached import detached
 from unistream.state.picked import Picked, PickedPlaces, PickedValues, values_at
 
 ARRAY_TYPES: dict[Any, np.dtype[Any]] = {
@@ -240,20 +241,3 @@ class HeapColumn(Column):
             values = detached(values_at(old, self._place.take(part)))
             self._place[part] = np.arange(self._length, self._length + len(part), dtype=np.uint32)
             self._append(values)
-
-
-def detached(values: pl.Series) -> pl.Series:
-    """The same values without the buffers of a larger frame they were cut from."""
-    if not _has_views(values.dtype):
-        return values.rechunk()
-    # The older Arrow layout holds text end to end, so the way there and back copies just what is used.
-    arrow = values.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return cast(pl.Series, pl.from_arrow(arrow, schema=None)).cast(values.dtype).alias(values.name)
-
-
-def _has_views(dtype: pl.DataType) -> bool:
-    if isinstance(dtype, (pl.List, pl.Array)):
-        return _has_views(cast(pl.DataType, dtype.inner))
-    if isinstance(dtype, pl.Struct):
-        return any(_has_views(cast(pl.DataType, field.dtype)) for field in dtype.fields)
-    return dtype in (pl.String, pl.Binary)

@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.errors import StateError
 from unistream.state.backend import LogTable
+from unistream.state.detached import without_left_overs
 
 
 class StoredFrames(Protocol):
@@ -60,11 +61,13 @@ class LogFrame:
     @classmethod
     def hot(cls, frame: pl.DataFrame) -> LogFrame:
         """A new frame, in memory."""
+        frame = without_left_overs(frame)
         return cls(frame, frame.height, int(frame.estimated_size()))
 
 
 class FrameLog(LogTable):
-    """The production log: a list of frames per bucket. Nothing is copied on the way in or out."""
+    """The production log: a list of frames per bucket. Nothing is copied on the way in or out but text of
+    which little was taken from a frame with much."""
 
     def __init__(self, schema: pl.Schema, space: SpillSpace | None = None) -> None:
         self.schema = pl.Schema(schema)
