@@ -34,7 +34,7 @@ def test_the_door_is_small() -> None:
 
 
 def test_importing_stays_light() -> None:
-    heavy = ("pyarrow", "duckdb", "rocksdict", "rich", "click", "IPython", "cloudpickle")
+    heavy = ("pyarrow", "duckdb", "rocksdict", "rich", "click", "IPython", "cloudpickle", "asyncio")
     code = f"import sys, unistream; print([name for name in {heavy!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

@@ -18,9 +18,9 @@ from unistream.config import Settings
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import StreamSchema
 from unistream.faults import Crashed
-from unistream.operators import lookup_tables
-from unistream.operators.lookup_answers import Answer, CalledAnswers
-from unistream.operators.lookup_tables import AskedTable, Calls
+from unistream.operators import lookup_calls
+from unistream.operators.lookup_calls import CalledAnswers
+from unistream.operators.lookup_tables import Answer, AskedTable, Calls
 from unistream.operators.lookup_unordered import UnorderedLookup, UnorderedLookupOperator
 from unistream.testing import ListSource, VirtualClock, crash_at, verify
 from unistream.testing.asserts import assert_same_rows
@@ -112,7 +112,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Scrip
             begun[-1].longest = longest
             return begun[-1]
 
-        monkeypatch.setattr(lookup_tables, "CalledAnswers", begin)
+        monkeypatch.setattr(lookup_calls, "CalledAnswers", begin)
         return begun
 
     yield use

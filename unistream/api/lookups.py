@@ -13,7 +13,7 @@ from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.io.frames import as_schema
 from unistream.operators.lookup import Lookup
-from unistream.operators.lookup_tables import AskedTable, Calls, LookupTable, WholeTable, called_once
+from unistream.operators.lookup_tables import AskedTable, Calls, LookupTable, WholeTable
 from unistream.operators.lookup_unordered import UnorderedLookup
 
 _MINUTE = 60_000_000
@@ -152,6 +152,8 @@ def _promised(function: Any, keys: pl.Schema, schema: Any, where: str | None) ->
     if schema is not None:
         return as_schema(schema)
     hint = "pass schema= with all columns it returns, those of the key included"
+    from unistream.operators.lookup_calls import called_once
+
     try:
         answer = called_once(function, pl.DataFrame(schema=keys))
     except Exception as error:

@@ -15,9 +15,8 @@ from unistream.expressions.schema import StreamSchema
 from unistream.of_columns import columns_of, stacked
 from unistream.operators.base import Context, Operator, Output
 from unistream.operators.lookup import Lookup, LookupOperator
-from unistream.operators.lookup_answers import Answer, Answers
 from unistream.operators.lookup_index import RowsByKey
-from unistream.operators.lookup_tables import AskedTable, numbered
+from unistream.operators.lookup_tables import Answer, Answers, AskedTable, numbered
 from unistream.state.hot_table import HotTable
 
 Numbers = npt.NDArray[np.int64]
