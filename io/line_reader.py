@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 FIRST_BYTES = 128 << 10
 """Read at first, before the length of rows is known."""
 
-DECODERS = 2
+DECODERS = 3
+"""One more than keep two cores busy: a parser waits at its beginning and its end."""
+
 AHEAD = DECODERS + 1
 """Units of a file that are read before the first of them is given: some are decoded while others wait."""
 
