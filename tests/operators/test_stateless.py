@@ -14,7 +14,8 @@ from unistream.api.steps import explode, filter, map_batches, select, unnest, wi
 from unistream.elements import Batch
 from unistream.errors import DataError
 from unistream.expressions.schema import CHANGE, Changes, EventTime, StreamSchema
-from unistream.operators.stateless import RowStep, StatelessChain
+from unistream.operators.stateless import RowStep
+from unistream.operators.stateless_chain import StatelessChain
 from unistream.operators.union import UnionSpec
 from unistream.testing import OperatorHarness
 

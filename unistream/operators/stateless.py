@@ -1,22 +1,20 @@
-"""A fused chain of steps that treat each row for itself, or each frame by a function of the user."""
+"""Steps that treat each row for itself, or each frame by a function of the user."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
 import polars as pl
 
-from unistream.elements import Batch
 from unistream.errors import DataError, some_of
 from unistream.expressions.analysis import columns_read, is_constant
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.shared_parts import share_work
-from unistream.of_columns import frame_of, rows_where
-from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.of_columns import rows_where
 
 SMALL_FRAME = 20_000
 """Below this many rows one thread is faster than handing expressions to several."""
@@ -72,7 +70,7 @@ class SelectStep(RowStep):
         return renamed(input, plain_columns(self.exprs), self.made)
 
     def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
-        return _columns_read(self.exprs)
+        return columns_read_by(self.exprs)
 
     def pruned(self, needed: frozenset[str]) -> RowStep:
         # Constants alone would give one row, however many there are: a column of the input goes with them.
@@ -82,15 +80,9 @@ class SelectStep(RowStep):
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is not Changes.APPEND:
             return frame.select(*self.exprs, pl.col(CHANGE))
-        if len(self._plain) == len(self.exprs):
-            return frame_of([frame.get_column(old).alias(new) for new, old in self._plain.items()])
         if self._share_work and frame.height >= WORTH_PLANNING:
             return _planned(frame, frame.lazy().select(self.exprs))
         return frame.select_seq(self.exprs) if frame.height < SMALL_FRAME else frame.select(self.exprs)
-
-    @cached_property
-    def _plain(self) -> dict[str, str]:
-        return plain_columns(self.exprs)
 
     @cached_property
     def _share_work(self) -> bool:
@@ -118,7 +110,7 @@ class WithColumnsStep(RowStep):
 
     def reads(self, input: pl.Schema, needed: frozenset[str]) -> frozenset[str]:
         # A column that is replaced is read too, because it holds the place of the new one.
-        return (needed & frozenset(input)) | _columns_read(self.exprs)
+        return (needed & frozenset(input)) | columns_read_by(self.exprs)
 
     def pruned(self, needed: frozenset[str]) -> RowStep:
         return _keeping(self, needed)
@@ -259,82 +251,14 @@ class MapBatchesStep(RowStep):
         return f"map_batches {self.label}"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class StatelessChain(OperatorSpec):
-    """Steps run one after another on each frame."""
-
-    name: ClassVar[str] = "stateless"
-    stateful: ClassVar[bool] = False
-    steps: tuple[RowStep, ...]
-
-    def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
-        schema = inputs[0]
-        for step in self.steps:
-            schema = step.derive(schema)
-        return schema
-
-    def build(self, inputs: Sequence[StreamSchema]) -> Operator:
-        return StatelessOperator(together(self.steps), inputs[0].changes)
-
-    @property
-    def accepts_updates(self) -> bool:
-        return not any(isinstance(step, MapBatchesStep) for step in self.steps)
-
-    @property
-    def keeps_splits(self) -> bool:
-        return True
-
-    def describe(self) -> Mapping[str, str]:
-        return {f"{n}": step.describe() for n, step in enumerate(self.steps, 1)}
-
-
-class StatelessOperator(Operator):
-    """Runs a chain; the split of the rows stays with them."""
-
-    def __init__(self, steps: Sequence[RowStep], changes: Changes) -> None:
-        self._steps = steps
-        self._changes = changes
-
-    def open(self, context: Context) -> None:
-        self._metrics = context.metrics
-
-    def process(self, batch: Batch, out: Output) -> None:
-        frame = batch.frame
-        for step in self._steps:
-            before = frame.height
-            frame = step.apply(frame, self._changes)
-            if frame.height < before and isinstance(step, FilterStep):
-                self._metrics.add("filtered", before - frame.height)
-            if frame.height == 0:
-                return
-        out.emit(frame, batch.split)
-
-
-def together(steps: Iterable[RowStep]) -> list[RowStep]:
-    """The steps, with neighbours that add columns as one where neither looks at what the other makes.
-
-    For few rows the price of a step is that of its call.
-    """
-    found: list[RowStep] = []
-    for step in steps:
-        before = found[-1] if found else None
-        if isinstance(step, WithColumnsStep) and isinstance(before, WithColumnsStep):
-            makes = {expr.meta.output_name() for expr in step.exprs}
-            if not (makes | _columns_read(step.exprs)) & {e.meta.output_name() for e in before.exprs}:
-                made = pl.Schema({**before.made, **step.made})
-                found[-1] = replace(before, exprs=before.exprs + step.exprs, made=made)
-                continue
-        found.append(step)
-    return found
-
-
 def _planned(frame: pl.DataFrame, query: pl.LazyFrame) -> pl.DataFrame:
     return query.collect(
         optimizations=_SHARING, engine="in-memory" if frame.height < SMALL_FRAME else "streaming"
     )
 
 
-def _columns_read(exprs: Sequence[pl.Expr]) -> frozenset[str]:
+def columns_read_by(exprs: Sequence[pl.Expr]) -> frozenset[str]:
+    """All columns that some of these look at."""
     return frozenset().union(*(columns_read(expr) for expr in exprs))
 
 

@@ -14,7 +14,8 @@ from unistream.expressions.schema import CHANGE, Change, Changes
 from unistream.graph import Edge, Input, JobGraph, Kind, Vertex, VertexId, WholeQuery
 from unistream.one_query import Conditions, Reading, Unmet
 from unistream.operators.base import OperatorSpec
-from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
+from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep
+from unistream.operators.stateless_chain import StatelessChain
 from unistream.operators.union import UnionSpec
 from unistream.plan.as_query import AsQuery
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of

@@ -13,7 +13,8 @@ from unistream.durations import Duration
 from unistream.elements import Batch, Watermark
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.operators.base import OperatorSpec
-from unistream.operators.stateless import FilterStep, SelectStep, StatelessChain, WithColumnsStep
+from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep
+from unistream.operators.stateless_chain import StatelessChain
 from unistream.testing.asserts import assert_same_rows
 from unistream.testing.bench import OperatorBench
 from unistream.testing.event_times import early_watermarks, has_late_rows
