@@ -59,3 +59,14 @@ def beside(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     [(1, 2)]
     """
     return frame_of([*left.get_columns(), *right.get_columns()])
+
+
+def in_one_piece(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every column in one piece of memory; `DataFrame.rechunk` would wait for threads of Polars.
+
+    >>> in_one_piece(stacked([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]})])).n_chunks()
+    1
+    """
+    if frame.n_chunks() == 1:
+        return frame
+    return frame_of([column.rechunk() for column in frame.get_columns()])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.of_columns import stacked
+from unistream.of_columns import in_one_piece, stacked
 from unistream.operators.join_matching import CODE, TICK, Keyed, in_order
 from unistream.state.backend import LogTable, StateStore
 
@@ -91,8 +91,8 @@ class View:
 
     def frame_for(self, pairs: int) -> pl.DataFrame:
         """All rows, as one piece of memory if so many are taken out of them that it pays."""
-        if pairs > self.height // MANY_PAIRS and self.frame.n_chunks() > 1:
-            self._frame = self.frame.rechunk()
+        if pairs > self.height // MANY_PAIRS:
+            self._frame = in_one_piece(self.frame)
         return self.frame
 
     def where(self, chosen: Flags) -> pl.DataFrame:
@@ -226,7 +226,7 @@ class SliceBuffer:
         if kept == len(pieces) - 1:
             return
         # Those before are not read: they may lie on disk, and would have to be written there again.
-        merged = pl.concat(self._current(bucket, kept), rechunk=True)
+        merged = in_one_piece(stacked(self._current(bucket, kept)))
         merged = in_order(merged) if self._exact else merged
         self._log.replace(bucket, [merged], kept)
         pieces[kept:] = [self._piece(merged)]

@@ -74,8 +74,13 @@ class SelectStep(RowStep):
 
     def pruned(self, needed: frozenset[str]) -> RowStep:
         # Constants alone would give one row, however many there are: a column of the input goes with them.
-        counting = [e.meta.output_name() for e in self.exprs if not is_constant(e)]
+        counting = self._counting
         return _keeping(self, needed if needed & set(counting) else needed | {counting[0]})
+
+    @cached_property
+    def _counting(self) -> list[str]:
+        """Columns that have as many values as there are rows."""
+        return [expr.meta.output_name() for expr in self.exprs if not is_constant(expr)]
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         if changes is not Changes.APPEND:
