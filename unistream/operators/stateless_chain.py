@@ -47,7 +47,7 @@ class StatelessChain(OperatorSpec):
         runs = []
         schema = inputs[0]
         for step in together(self.steps):
-            runs.append((_run_of(step, schema, inputs[0].changes), isinstance(step, FilterStep)))
+            runs.append((run_of(step, schema, inputs[0].changes), isinstance(step, FilterStep)))
             schema = step.derive(schema)
         return StatelessOperator(runs)
 
@@ -84,7 +84,7 @@ class StatelessOperator(Operator):
         out.emit(frame, batch.split)
 
 
-def _run_of(step: RowStep, schema: StreamSchema, changes: Changes) -> Run:
+def run_of(step: RowStep, schema: StreamSchema, changes: Changes) -> Run:
     """What runs a step on rows of this schema: without a query where its expressions allow that."""
     if changes is Changes.APPEND:
         match step:
