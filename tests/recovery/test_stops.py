@@ -15,6 +15,7 @@ from recovery_forks import Forks
 from recovery_jobs import RESULTS, check_all, make_rows, to_parquet, write_input, written
 
 import unistream as us
+from unistream.api.termination import terminable
 from unistream.cli_checkpoints import load_checkpoint
 from unistream.errors import StateError
 from unistream.testing.ways import folder_in_memory
@@ -140,3 +141,34 @@ def test_the_command_line_ends_at_a_signal(folder: Path) -> None:
         _, errors = process.communicate(timeout=LONG)
     assert process.returncode in (143, -signal.SIGTERM), errors
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_while_a_job_opens_waits_unless_it_comes_again(signals: int) -> None:
+    came = []
+    with terminable() as termination:
+        assert signal.getsignal(signal.SIGTERM) == termination.end  # else it would end the tests
+        with pytest.raises(SystemExit) as ended, termination.held():
+            for number in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+                came.append(number)
+    assert ended.value.code == 143
+    assert came == [0], "the first is waited for, the second ends at once" if signals == 2 else "held"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_while_a_sink_opens_ends_the_job_cleanly(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, signal\n"
+        "import unistream as us\n"
+        "from unistream.io.memory import MemorySink\n"
+        "class Slow(MemorySink):\n"
+        "    def open(self, context):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('went on')\n"
+        "        return MemorySink.open(self, context)\n"
+        "us.scan_rate(100).sink(Slow()).run(progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.returncode == 143 and done.stdout == "went on\n", done.stderr

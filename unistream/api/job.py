@@ -71,12 +71,14 @@ class Job:
         """
         from unistream.api.display import following
 
-        with terminable():
-            run = self._prepared(
-                until, checkpoint, every, restore, restart, allow_dropped_state, settings, clock
-            )
+        with terminable() as termination:
+            with termination.held():
+                run = self._prepared(
+                    until, checkpoint, every, restore, restart, allow_dropped_state, settings, clock
+                )
             try:
-                run._execution.start()
+                with termination.held():
+                    run._execution.start()
                 with following(run, progress):
                     run.wait()
             except (KeyboardInterrupt, SystemExit):
