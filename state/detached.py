@@ -10,12 +10,8 @@ import polars as pl
 from unistream.of_columns import frame_of
 
 LEFT_OVER = 3
-"""Text is copied when buffers hold more than so many times what is used, and more than `WORTHWHILE` bytes."""
-
 WORTHWHILE = 128 << 10
-
-VIEWS = 1
-"""The buffer of a text array that says where each text lies; before it the nulls, behind it characters."""
+"""Text is copied when its buffers hold `LEFT_OVER` times what is used, and more bytes than these."""
 
 
 def detached(values: pl.Series) -> pl.Series:
@@ -62,7 +58,8 @@ def _text_buffers(array: Any) -> Iterator[tuple[int, int]]:
 
     kind = array.type
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        yield from ((buffer.address, buffer.size) for buffer in array.buffers()[VIEWS + 1 :])
+        _nulls, _places, *characters = array.buffers()
+        yield from ((buffer.address, buffer.size) for buffer in characters)
     elif pa.types.is_nested(kind):
         for part in array.flatten() if pa.types.is_struct(kind) else [array.flatten()]:
             yield from _text_buffers(part)

@@ -66,8 +66,8 @@ class LogFrame:
 
 
 class FrameLog(LogTable):
-    """The production log: a list of frames per bucket. Nothing is copied on the way in or out but text of
-    which little was taken from a frame with much."""
+    """The production log: a list of frames per bucket. Nothing is copied on the way in or out, but
+    for text that is a small part of what its buffers hold."""
 
     def __init__(self, schema: pl.Schema, space: SpillSpace | None = None) -> None:
         self.schema = pl.Schema(schema)

@@ -150,7 +150,7 @@ SQL: dict[str, str] = {
 
 def answer(query: str, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """What a query gives over these tables."""
-    import duckdb  # not for engines that only take the queries of others from here: it counts as their memory
+    import duckdb  # only here: other engines read this file too, and it would count as their memory
 
     with duckdb.connect() as database:
         for name, table in tables.items():

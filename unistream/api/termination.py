@@ -18,7 +18,10 @@ class Termination:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A first signal within the body is raised at its end: in between Polars would panic over it."""
+        """A first signal within the body is raised at its end.
+
+        Raised while Polars calls Python, as it does to tell types, it would be a panic.
+        """
         self._is_held = True
         try:
             yield

@@ -34,14 +34,23 @@ _COMPARE: Mapping[str, Any] = {
     "Gt": operator.gt,
     "GtEq": operator.ge,
 }
-_MIRRORED = {"Eq": "Eq", "NotEq": "NotEq", "Lt": "Gt", "LtEq": "GtEq", "Gt": "Lt", "GtEq": "LtEq"}
+_TURNED = {
+    "Eq": "Eq",
+    "NotEq": "NotEq",
+    "Lt": "Gt",
+    "LtEq": "GtEq",
+    "Gt": "Lt",
+    "GtEq": "LtEq",
+    "Plus": "Plus",
+    "Multiply": "Multiply",
+}
+"""What says the same with its sides exchanged."""
 _LOGIC: Mapping[str, Any] = {"And": operator.and_, "Or": operator.or_}
 _CALCULATE: Mapping[str, Any] = {
     "Plus": operator.add,
     "Minus": operator.sub,
     "Multiply": operator.mul,
 }
-_COMMUTES = ("Plus", "Multiply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +96,43 @@ def _part(node: Node, schema: Mapping[str, pl.DataType]) -> _Part:
 
 def _binary(op: str, left: Node, right: Node, schema: Mapping[str, pl.DataType]) -> _Part:
     if tree.is_scalar_literal(left):
-        if op not in _MIRRORED and op not in _COMMUTES:
+        if op not in _TURNED:
             raise _NotDirect
-        return _with_constant(_MIRRORED.get(op, op), _part(right, schema), _constant(left))
+        op, left, right = _TURNED[op], right, left
+    first = _part(left, schema)
     if tree.is_scalar_literal(right):
-        return _with_constant(op, _part(left, schema), _constant(right))
-    first, second = _part(left, schema), _part(right, schema)
+        return _with_constant(op, first, _constant(right))
+    return _applied(op, first, _part(right, schema))
+
+
+def _with_constant(op: str, part: _Part, value: Any) -> _Part:
+    if op in _CALCULATE and part.dtype == pl.Int64 and isinstance(value, float):
+        whole = part.compute
+        part = _Part(pl.Float64(), lambda frame: whole(frame).cast(pl.Float64))
+    if not _has_type_of(value, part.dtype):
+        raise _NotDirect
+    constant = pl.Series([value], dtype=part.dtype)  # of a bare number each call would find out the type
+    beside = _Part(part.dtype, lambda frame: constant)
+    if op == "Modulus" and part.dtype == pl.Int64 and value > 0:
+        return _both(operator.mod, part, beside, part.dtype)
+    return _applied(op, part, beside)
+
+
+def _applied(op: str, first: _Part, second: _Part) -> _Part:
     if first.dtype != second.dtype:
         raise _NotDirect
-    if op in _LOGIC and first.dtype == pl.Boolean:
-        return _both(_LOGIC[op], first, second, pl.Boolean())
-    if op in _COMPARE and first.dtype.base_type() in _COMPARED:
+    kind = first.dtype.base_type()
+    if op in _LOGIC and kind is pl.Boolean:
+        return _both(_LOGIC[op], first, second, first.dtype)
+    if op in _COMPARE and kind in _COMPARED:
         return _both(_COMPARE[op], first, second, pl.Boolean())
-    if op in _CALCULATE and first.dtype.base_type() in (pl.Int64, pl.Float64):
+    if op in _CALCULATE and kind in (pl.Int64, pl.Float64):
         return _both(_CALCULATE[op], first, second, first.dtype)
     raise _NotDirect
 
 
 def _both(apply: Any, first: _Part, second: _Part, dtype: pl.DataType) -> _Part:
     return _Part(dtype, lambda frame: apply(first.compute(frame), second.compute(frame)))
-
-
-def _with_constant(op: str, part: _Part, value: Any) -> _Part:
-    """A part beside a number whose type it decides, or beside text."""
-    if op in _COMPARE and _has_type_of(value, part.dtype):
-        return _applied(_COMPARE[op], part, value, pl.Boolean())
-    if part.dtype == pl.Int64 and isinstance(value, float) and op in _CALCULATE:
-        wide = _Part(pl.Float64(), lambda frame: part.compute(frame).cast(pl.Float64))
-        return _with_constant(op, wide, value)
-    if isinstance(value, str) or not _has_type_of(value, part.dtype):
-        raise _NotDirect
-    if op == "Modulus" and part.dtype == pl.Int64 and value > 0:
-        return _applied(operator.mod, part, value, part.dtype)
-    if op in _CALCULATE:
-        return _applied(_CALCULATE[op], part, value, part.dtype)
-    raise _NotDirect
-
-
-def _applied(apply: Any, part: _Part, value: Any, dtype: pl.DataType) -> _Part:
-    constant = pl.Series([value], dtype=part.dtype)  # taken as it is; what to make of a number is asked for
-    return _Part(dtype, lambda frame: apply(part.compute(frame), constant))
 
 
 def _has_type_of(value: Any, dtype: pl.DataType) -> bool:

@@ -112,7 +112,7 @@ class Calls:
 
     def open(self, clock: Clock) -> Asker:
         """A caller that waits for all answers."""
-        from unistream.operators.lookup_calls import Caller  # whose asyncio takes as long to import as others
+        from unistream.operators.lookup_calls import Caller  # asyncio, only where needed
 
         return Caller(self, clock)
 
