@@ -8,8 +8,6 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import IO, Any
 
-import pyarrow as pa
-
 from unistream.errors import ConnectorError, DataError
 
 COMPRESSED = (".gz", ".zst")
@@ -88,6 +86,8 @@ class CompressedBytes(ByteStream):
         if path.endswith(".gz"):
             self._stream = gzip.GzipFile(fileobj=self.file, mode="rb")
         else:
+            import pyarrow as pa
+
             self._stream = pa.CompressedInputStream(pa.PythonFile(self.file, "r"), "zstd")
 
     def read(self, nbytes: int) -> bytes:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 from polars.datatypes import DataType
 
 from unistream.errors import InvalidQuery
 from unistream.of_columns import frame_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # when it is needed: few jobs do, and it takes 45 MB
 
 SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -113,6 +116,9 @@ def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:
 
 
 def _arrow_cast(text: pl.Series, target: pa.DataType) -> pl.Series:
+    """Raises `ValueError` when one of the values is not written as Arrow reads it."""
+    import pyarrow as pa
+
     series = pl.from_arrow(text.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(target))
     assert isinstance(series, pl.Series)
     return series.alias(text.name)
@@ -123,10 +129,12 @@ def _integers(text: pl.Series) -> pl.Series:
 
 
 def _datetimes(text: pl.Series, dtype: pl.Datetime) -> pl.Series:
+    import pyarrow as pa
+
     for target in (pa.timestamp(dtype.time_unit), pa.timestamp(dtype.time_unit, "UTC")):
         try:
             return _in_zone(_arrow_cast(text, target), dtype)
-        except pa.ArrowInvalid:
+        except ValueError:
             continue
     epoch = _integers(text)
     if epoch.null_count() < len(text):
@@ -160,9 +168,11 @@ def _mixed_datetimes(text: pl.Series, epoch: pl.Series, dtype: pl.Datetime) -> p
 
 
 def _dates(text: pl.Series) -> pl.Series:
+    import pyarrow as pa
+
     try:
         return _arrow_cast(text, pa.date32())
-    except pa.ArrowInvalid:
+    except ValueError:
         fits = text.str.contains(f"^{_DATE}$")
         return text.set(~fits, None).str.to_date("%Y-%m-%d", strict=False)
 

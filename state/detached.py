@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import polars as pl
 
 from unistream.of_columns import frame_of
+from unistream.state.arrow_buffers import held_bytes
 
 LEFT_OVER = 3
 WORTHWHILE = 128 << 10
@@ -22,6 +22,8 @@ def detached(values: pl.Series) -> pl.Series:
     """
     if not _has_views(values.dtype):
         return values.rechunk()
+    if values.dtype in (pl.String, pl.Binary):  # adding nothing to them writes them anew
+        return (values + pl.Series([b""]).cast(values.dtype)).rechunk()
     # The older Arrow layout holds text end to end, so the way there and back copies just what is used.
     arrow = values.to_arrow(compat_level=pl.CompatLevel.oldest())
     return cast(pl.Series, pl.from_arrow(arrow, schema=None)).cast(values.dtype).alias(values.name)
@@ -42,27 +44,6 @@ def without_left_overs(frame: pl.DataFrame) -> pl.DataFrame:
     return frame_of(
         detached(column) if waste else column for column, waste in zip(columns, wasteful, strict=True)
     )
-
-
-def held_bytes(values: pl.Series) -> int:
-    """Bytes of all text that stays in memory because of these values; what is short lies elsewhere."""
-    found: dict[int, int] = {}
-    for chunk in values.get_chunks():
-        found.update(_text_buffers(chunk.to_arrow(compat_level=pl.CompatLevel.newest())))
-    return sum(found.values())
-
-
-def _text_buffers(array: Any) -> Iterator[tuple[int, int]]:
-    """Where the buffers of an Arrow array with the characters of its texts lie, and how long they are."""
-    import pyarrow as pa
-
-    kind = array.type
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        _nulls, _places, *characters = array.buffers()
-        yield from ((buffer.address, buffer.size) for buffer in characters)
-    elif pa.types.is_nested(kind):
-        for part in array.flatten() if pa.types.is_struct(kind) else [array.flatten()]:
-            yield from _text_buffers(part)
 
 
 def _is_wasteful(values: pl.Series) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import heapq
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from unistream.state.array_space import MappedSpace
 from unistream.state.log_table import FrameLog
-from unistream.state.rocks_store import RocksFrame, RocksStore
+
+if TYPE_CHECKING:
+    from unistream.state.rocks_store import RocksFrame, RocksStore
 
 # Logs are relieved to this share of the room they have, so that not every batch has to spill.
 _RELIEVED = 0.75
@@ -57,6 +60,8 @@ class MemoryBudget:
     def put(self, frame: pl.DataFrame) -> RocksFrame:
         """Move a frame to RocksDB."""
         if self._store is None:
+            from unistream.state.rocks_store import RocksStore  # most jobs' state fits into memory
+
             self._store = RocksStore(self._folder / "cold")
         return self._store.put(frame)
 

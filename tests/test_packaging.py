@@ -10,6 +10,7 @@ from pathlib import Path
 import unistream
 
 ROOT = Path(__file__).parent.parent
+HEAVY = ("pyarrow", "duckdb", "rocksdict", "rich", "click", "IPython", "cloudpickle", "asyncio")
 
 
 def test_every_folder_with_code_is_packaged() -> None:
@@ -34,7 +35,25 @@ def test_the_door_is_small() -> None:
 
 
 def test_importing_stays_light() -> None:
-    heavy = ("pyarrow", "duckdb", "rocksdict", "rich", "click", "IPython", "cloudpickle", "asyncio")
-    code = f"import sys, unistream; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, unistream; print([name for name in {HEAVY!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_counting_lines_of_text_stays_light(tmp_path: Path) -> None:
+    """Libraries that other jobs need are not loaded for this one: they take a third of its memory."""
+    rows = "".join(f"{n % 3},2024-01-01 00:00:{n % 60:02},some text of row {n}\n" for n in range(1000))
+    (tmp_path / "in.csv").write_text("key,time,text\n" + rows)
+    code = f"""
+import sys, polars as pl, unistream as us
+schema = {{"key": pl.Int64, "time": pl.Datetime("ms"), "text": pl.String}}
+rows = us.scan_csv("in.csv", schema=schema).with_event_time("time")
+counts = rows.group_by("key").window(us.tumbling("10s")).agg(n=pl.len(), last=pl.last("text"))
+counts.sink_csv("out").run(progress=False, settings=us.Settings(whole_query=False))
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert printed.strip() == "[]"
+    written = "".join(file.read_text() for file in (tmp_path / "out").rglob("*.csv"))
+    assert "some text of row 999" in written

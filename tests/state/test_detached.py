@@ -2,10 +2,12 @@
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from unistream.state.detached import LEFT_OVER, WORTHWHILE, held_bytes, without_left_overs
+from unistream.state.arrow_buffers import held_bytes
+from unistream.state.detached import LEFT_OVER, WORTHWHILE, without_left_overs
 from unistream.state.log_table import FrameLog
 
 ROWS = 20_000
@@ -60,3 +62,19 @@ def test_a_log_holds_what_its_rows_use() -> None:
     used = sum(rows.estimated_size() for bucket in log.buckets() for rows in log.frames(bucket))
     held = sum(held_bytes(rows["text"]) for bucket in log.buckets() for rows in log.frames(bucket))
     assert held <= used * LEFT_OVER
+
+
+def test_held_bytes_equal_what_pyarrow_tells() -> None:
+    def buffers(array: pa.Array) -> dict[int, int]:
+        if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+            return {buffer.address: buffer.size for buffer in array.buffers()[2:]}
+        if pa.types.is_struct(array.type):
+            return {place: size for part in array.flatten() for place, size in buffers(part).items()}
+        return buffers(array.values) if pa.types.is_nested(array.type) else {}
+
+    whole = pl.concat([frame(np.random.default_rng(seed)) for seed in range(2)], rechunk=False)
+    for rows in (whole, whole[ROWS - 5 : ROWS + 5], whole.filter(pl.col("n") < 5), whole.clear()):
+        for column in rows.get_columns():
+            chunks = [chunk.to_arrow(compat_level=pl.CompatLevel.newest()) for chunk in column.get_chunks()]
+            told = {place: size for chunk in chunks for place, size in buffers(chunk).items()}
+            assert held_bytes(column) == sum(told.values()), column.name
