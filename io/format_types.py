@@ -12,7 +12,7 @@ from unistream.errors import InvalidQuery
 from unistream.of_columns import frame_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # when it is needed: few jobs do, and it takes 45 MB
+    import pyarrow as pa  # takes 45 MB, so it is loaded where times are read
 
 SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -117,8 +117,6 @@ def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:
 
 def _arrow_cast(text: pl.Series, target: pa.DataType) -> pl.Series:
     """Raises `ValueError` when one of the values is not written as Arrow reads it."""
-    import pyarrow as pa
-
     series = pl.from_arrow(text.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(target))
     assert isinstance(series, pl.Series)
     return series.alias(text.name)
