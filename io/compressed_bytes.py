@@ -57,18 +57,31 @@ PEEK_BYTES = 64 << 10
 """How far before the end of a read a newline is looked for."""
 
 
+LITTLE_LESS = 0.9
+"""A read may be so much smaller than asked for."""
+
+
 class PlainBytes(ByteStream):
     """A file as it is."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._last_read = 0
 
     def read(self, nbytes: int) -> bytes:
         return _read_fully(self.file, nbytes)
 
     def read_lines(self, nbytes: int) -> tuple[bytes, bool]:
+        # Not a little more than the last time: the C library would find no room where those bytes were,
+        # and take twice the memory in the end.
+        if LITTLE_LESS * nbytes < self._last_read < nbytes:
+            nbytes = self._last_read
         if nbytes > PEEK_BYTES:  # bytes are copied when a line has to be put together from two reads
             place = self.file.tell()
             self.file.seek(place + nbytes - PEEK_BYTES)
             nbytes -= len(self.file.read(PEEK_BYTES).rpartition(b"\n")[2])
             self.file.seek(place)
+            self._last_read = nbytes
         return super().read_lines(nbytes)
 
     def skip(self, nbytes: int) -> bytes:
