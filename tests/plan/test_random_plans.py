@@ -17,7 +17,8 @@ from unistream.plan.lower import lower
 from unistream.plan.nodes import Node, Write
 from unistream.plan.optimizer import RULES, optimize
 from unistream.plan.tree import Roots, walk
-from unistream.runtime.local import LocalRuntime, Surroundings
+from unistream.runtime.local import LocalRuntime
+from unistream.runtime.surroundings import Surroundings
 from unistream.state.backend import StateStore
 from unistream.testing import VirtualClock, assert_same_rows
 from unistream.testing.strategies import frames

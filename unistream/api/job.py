@@ -21,9 +21,10 @@ from unistream.plan.lower import lower
 from unistream.plan.nodes import Write
 from unistream.plan.optimizer import optimize
 from unistream.runtime.job import Execution
-from unistream.runtime.local import LocalRuntime, Surroundings
+from unistream.runtime.local import LocalRuntime
 from unistream.runtime.progress import Progress
 from unistream.runtime.recovery import NEVER, Exponential, RestartStrategy
+from unistream.runtime.surroundings import Surroundings
 from unistream.runtime.time_report import TimeReport
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, OpenWindows, Operator, Output
-from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
+from unistream.operators.window_contents import Aggregation
 from unistream.operators.window_layout import END, PANE, START, consecutive
+from unistream.operators.window_sequence import SEQUENCE, Listed
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import Counting
 from unistream.state.key_codes import Codes, join_on_keys, key_codes

@@ -15,8 +15,9 @@ from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import CHANGE, Change, Changes, EventTime, StreamSchema
 from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, Operator, Output
-from unistream.operators.window_contents import SEQUENCE, Aggregation, Listed
+from unistream.operators.window_contents import Aggregation
 from unistream.operators.window_query import global_window_query
+from unistream.operators.window_sequence import SEQUENCE, Listed
 from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import GlobalWindow
 from unistream.state.backend import RowIds

@@ -9,8 +9,9 @@ import polars as pl
 from unistream.of_columns import stacked
 from unistream.operators.time_axis import TimeAxis, greatest, least
 from unistream.operators.time_grid import FixedGrid
-from unistream.operators.window_contents import SEQUENCE, Contents
+from unistream.operators.window_contents import Contents
 from unistream.operators.window_layout import PANE, Layout
+from unistream.operators.window_sequence import SEQUENCE
 from unistream.state.backend import StateStore
 
 FOLD_ROWS = 262_144

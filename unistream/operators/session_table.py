@@ -17,8 +17,9 @@ from unistream.operators.session_ends import EndCalendar
 from unistream.operators.session_intervals import Codes, Sessions
 from unistream.operators.session_lateness import Marks
 from unistream.operators.time_grid import Ticks
-from unistream.operators.window_contents import SEQUENCE, Contents
+from unistream.operators.window_contents import Contents
 from unistream.operators.window_layout import END, START
+from unistream.operators.window_sequence import SEQUENCE
 from unistream.state.backend import KeyedTable, RowIds, StateStore
 from unistream.state.gather import taken
 

@@ -22,8 +22,9 @@ from unistream.operators.session_runs import SessionRuns
 from unistream.operators.session_table import BORN, Found, SessionTable
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import Ticks
-from unistream.operators.window_contents import Aggregation, Listed
+from unistream.operators.window_contents import Aggregation
 from unistream.operators.window_layout import END, START
+from unistream.operators.window_sequence import Listed
 from unistream.operators.window_spec import WindowSpec, late_rows, result_frame, windows_of_key
 from unistream.operators.windows import Session
 from unistream.state.gather import taken

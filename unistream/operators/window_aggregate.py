@@ -18,9 +18,10 @@ from unistream.operators.pane_merger import PaneMerger
 from unistream.operators.pane_store import PaneStore
 from unistream.operators.time_axis import TimeAxis, least
 from unistream.operators.time_grid import FixedGrid
-from unistream.operators.window_contents import Aggregation, Calculation, Contents, Sequenced
+from unistream.operators.window_contents import Aggregation, Calculation, Contents
 from unistream.operators.window_layout import END, PANE, START, Layout, TumblingLayout, make_layout
 from unistream.operators.window_query import aligned_query, same_window_query
+from unistream.operators.window_sequence import Sequenced
 from unistream.operators.window_spec import (
     WINDOW_END,
     WINDOW_START,

@@ -13,8 +13,8 @@ from unistream.operators.base import Context, OpenWindows, Operator, Output
 from unistream.operators.late_sorter import LateSorter
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.time_grid import Ticks
-from unistream.operators.window_contents import SEQUENCE, Listed
 from unistream.operators.window_layout import END, PANE, START
+from unistream.operators.window_sequence import SEQUENCE, Listed
 from unistream.operators.window_spec import result_frame, same_key, windows_of_key
 from unistream.state.backend import RowIds
 

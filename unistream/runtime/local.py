@@ -7,21 +7,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from unistream.clock import Clock, Random, SystemClock, fresh_random
-from unistream.config import Settings
-from unistream.errors import InvalidSettings, UnistreamError
+from unistream.errors import InvalidSettings
 from unistream.faults import point
-from unistream.graph import MAIN, Edge, Input, JobGraph, Kind, Vertex, WholeQuery
-from unistream.io.base import Cancelled, LazyWrite, Reader, Replay, Sink, WriterContext
+from unistream.graph import JobGraph, Kind, Vertex, WholeQuery
+from unistream.io.base import Cancelled, LazyWrite, Sink, WriterContext
 from unistream.metrics import Metrics
 from unistream.one_query import Unmet
-from unistream.operators.base import Context, OperatorSpec
 from unistream.runtime.alignment import Alignment
-from unistream.runtime.feed import Feed, InlineFeed, ThreadedFeed
+from unistream.runtime.assembly import Assembly
 from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
@@ -29,7 +25,8 @@ from unistream.runtime.precedence import Precedence
 from unistream.runtime.progress import Progress
 from unistream.runtime.query_run import run_query
 from unistream.runtime.questions import Questions
-from unistream.runtime.task import OperatorTask, SinkTask, SourceTask, Task
+from unistream.runtime.surroundings import Surroundings
+from unistream.runtime.task import SinkTask, SourceTask, Task
 from unistream.runtime.time_report import TimeReport, time_report
 from unistream.state.backend import StateStore
 
@@ -41,27 +38,7 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.1
 """Longest wait for input, in seconds, so that ages and stops are noticed."""
 
-OPENED = (Kind.SINK, Kind.OPERATOR, Kind.SOURCE)
-"""The order in which tasks are made; a tick goes the other way."""
-
 T = TypeVar("T")
-
-StoreFactory = Callable[[str], StateStore]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a job is given beside its graph."""
-
-    store: StoreFactory
-    checkpoint: str | Path | None = None
-    restore: int | str | Path | None = None
-    allow_dropped_state: bool = False
-    settings: Settings = field(default_factory=Settings)
-    clock: Clock = field(default_factory=SystemClock)
-    random: Random = field(default_factory=fresh_random)
-    threads: bool = True
-    until: str = "end"
 
 
 class LocalRuntime:
@@ -118,7 +95,9 @@ class LocalRuntime:
             if isinstance(vertex.payload, WholeQuery):
                 self._query = vertex.payload.sink.lazy(vertex.payload.query, self._contexts[vertex.id])
                 self._meter.follow_query(self._query)
-        self._make_tasks()
+        assembly = Assembly(self._graph, around, self._checkpoints, self._contexts, self.metrics, self._wake)
+        self.tasks, self.stores = assembly.tasks, assembly.stores  # closed even if the next line fails
+        assembly.make()
         tasks = list(self.tasks.values())
         self._meter.follow(tasks)
         self._alignment = Alignment(tasks, around.settings.max_drift, patient=around.until != "available")
@@ -144,82 +123,6 @@ class LocalRuntime:
             self._contexts[vertex.id] = context
             if kept is not None:
                 _sink_of(vertex).recover(kept.tokens(vertex.id), context)
-
-    def _make_tasks(self) -> None:
-        """Readers last: nothing is taken from the outside before there is a place for it."""
-        vertices = [vertex for vertex in self._graph if vertex.kind in OPENED]
-        for vertex in sorted(vertices, key=lambda vertex: OPENED.index(vertex.kind)):
-            try:
-                self.tasks[vertex.id] = self._task(vertex)
-            except UnistreamError as error:
-                error.located(vertex.where)
-                raise
-        self.tasks = {vertex.id: self.tasks[vertex.id] for vertex in vertices}
-        for vertex in vertices:
-            self._connect(vertex, self.tasks[vertex.id])
-
-    def _task(self, vertex: Vertex) -> Task:
-        metrics = self.metrics.scoped(vertex.id)
-        payload = vertex.payload
-        if isinstance(payload, Input):
-            return self._source_task(vertex, payload, metrics)
-        if isinstance(payload, Sink):
-            return SinkTask(vertex, metrics, payload, payload.open(self._contexts[vertex.id]))
-        if not isinstance(payload, OperatorSpec):
-            raise TypeError(f"vertex {vertex.id} holds a {type(payload).__name__}")
-        operator = payload.build(vertex.input_schemas)
-        stores = self._with.store if self._checkpoints is None else self._checkpoints.store
-        store = stores(vertex.id) if payload.stateful else None
-        if store is not None:
-            self.stores[vertex.id] = store
-        journal = None if self._checkpoints is None or not self._replays() else self._checkpoints.journal
-        around = (self._with.clock, metrics, self._with.settings, store, journal)
-        operator.open(Context(vertex.id, *around, wake=self._wake.set))
-        return OperatorTask(vertex, metrics, operator)
-
-    def _replays(self) -> bool:
-        """Whether all sources give the same rows again after a crash."""
-        inputs = [vertex.payload for vertex in self._graph if isinstance(vertex.payload, Input)]
-        return all(payload.source.replay is not Replay.NONE for payload in inputs)
-
-    def _source_task(self, vertex: Vertex, payload: Input, metrics: Metrics) -> SourceTask:
-        settings = self._with.settings
-        positions = {} if self._checkpoints is None else self._checkpoints.positions(vertex.id)
-        reader = payload.source.open(positions, replace(payload.request, clock=self._with.clock))
-        feed = self._feed(vertex.id, reader)
-        limits, replays = (settings.tick_rows, settings.tick_bytes), payload.source.replay is not Replay.NONE
-        return SourceTask(vertex, metrics, feed, limits, positions, replays)
-
-    def _feed(self, name: str, reader: Reader) -> Feed:
-        if not self._with.threads:
-            return InlineFeed(reader)
-        return ThreadedFeed(name, reader, self._with.settings, self._with.clock, self._wake)
-
-    def _connect(self, vertex: Vertex, task: Task) -> None:
-        for port, edge in enumerate(vertex.inputs):
-            origin = self.tasks[edge.origin]
-            origin.out.connect(edge.tag, task, port)
-            task.upstream.append(origin)
-        if isinstance(task, OperatorTask):
-            for source in self._sources_in_front(vertex):
-                source.listen(task.operator)
-
-    def _sources_in_front(self, vertex: Vertex) -> list[SourceTask]:
-        """Sources whose splits can still be told apart in the rows this vertex gets."""
-        found: list[SourceTask] = []
-        seen: set[str] = set()
-        edges: list[Edge] = [edge for edge in vertex.inputs if edge.tag == MAIN]
-        while edges:
-            origin = edges.pop().origin
-            if origin in seen:
-                continue
-            seen.add(origin)
-            task = self.tasks[origin]
-            if isinstance(task, SourceTask):
-                found.append(task)
-            elif isinstance(task.vertex.payload, OperatorSpec) and task.vertex.payload.keeps_splits:
-                edges.extend(edge for edge in task.vertex.inputs if edge.tag == MAIN)
-        return found
 
     def close(self) -> None:
         """Give back everything; what was written and not committed is discarded.
