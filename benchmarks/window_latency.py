@@ -56,7 +56,7 @@ def measure(rate: int) -> dict[str, float]:
         now = time.time_ns()
         arrived.update(dict.fromkeys(frame["window_end"].unique().to_list(), now))
 
-    rows = us.scan_socket(f"127.0.0.1:{port}", schema=SCHEMA, listen=True).with_event_time("at")
+    rows = us.scan_socket(f"127.0.0.1:{port}", schema=SCHEMA, listen=True).with_event_time("at", unit="us")
     windows = rows.group_by("key").window(us.tumbling(f"{WINDOW_MS}ms"))
     results = windows.agg(n=pl.len(), total=pl.col("amount").sum(), most=pl.col("amount").max())
     context = multiprocessing.get_context("spawn")

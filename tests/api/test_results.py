@@ -272,7 +272,7 @@ def test_a_run_shows_its_counts() -> None:
 
 
 def test_a_progress_display_does_not_change_the_result(capsys: pytest.CaptureFixture[str]) -> None:
-    slow = us.scan(ListSource(SCHEMA, [(1,), Wait(0.6), (2,)]))
+    slow = us.scan(ListSource(SCHEMA, [(1,), Wait(1.5), (2,)]))
     progress = slow.sink(MemorySink()).run(progress=True, settings=us.Settings(whole_query=False))
     assert progress.rows_out == 2
     shown = capsys.readouterr()

@@ -121,6 +121,10 @@ def event_time_that_is_text() -> None:
     ORDERS.with_event_time("item")
 
 
+def event_time_without_unit() -> None:
+    ORDERS.with_event_time("ts")
+
+
 # Expressions over several rows
 
 
@@ -186,7 +190,7 @@ def window_that_is_text() -> None:
 
 
 def negative_delay() -> None:
-    ORDERS.with_event_time("ts", delay="-5s")
+    ORDERS.with_event_time("ts", unit="s", delay="-5s")
 
 
 def bad_duration() -> None:

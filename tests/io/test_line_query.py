@@ -56,7 +56,7 @@ def views(scan: us.Stream) -> list[us.Stream]:
         scan,
         scan.select("a", "s"),
         scan.select("s").filter(pl.col("s") != "text 3"),
-        timed.with_event_time("t", delay="5ms").select("a"),
+        timed.with_event_time("t", unit="ms", delay="5ms").select("a"),
         scan.filter(pl.col("a") % 2 == 0).select(b=pl.col("a") + 1),
     ]
 

@@ -136,7 +136,7 @@ def test_what_it_cannot_do() -> None:
     with pytest.raises(InvalidQuery, match="needs event time"):
         rows.unique("k", within="1s")
     with pytest.raises(InvalidQuery, match='with keep="first" only'):
-        rows.with_event_time("t").unique("k", keep="last", within="1s")
+        rows.with_event_time("t", unit="us").unique("k", keep="last", within="1s")
     with pytest.raises(InvalidQuery, match="only added"):
         rows.unique("k", keep="last").unique("t")
     with pytest.raises(InvalidQuery, match="no keep='any'"):

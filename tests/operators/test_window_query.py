@@ -186,7 +186,7 @@ def test_many_rows_in_order_of_arrival() -> None:
     rng = np.random.default_rng(7)
     times = np.sort(rng.integers(0, 100_000_000, n))
     frame = pl.DataFrame({"t": times, "k": rng.integers(0, 300, n), "x": np.arange(n)})
-    stream = us.from_frame(frame).with_event_time("t")
+    stream = us.from_frame(frame).with_event_time("t", unit="us")
     asked = {
         "first": pl.col("x").first(),
         "last": pl.col("x").last(),

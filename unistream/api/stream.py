@@ -288,16 +288,17 @@ class Stream(Joins, Sinks):
         delay: Duration = "0s",
         idle_after: Duration | None = None,
         *,
-        unit: str = "us",
+        unit: str | None = None,
         max_ahead: Duration | None = None,
         max_drift: Duration | None = None,
     ) -> Stream:
         """Says which column tells when a row happened, and how much out of order rows may come.
 
-        The column holds moments, dates, or integers counted in `unit` ("s", "ms", "us", "ns") since 1970;
-        moments without a time zone are taken as UTC. For each part of the source (a file, a partition) time
-        has come as far as its greatest event time less `delay`; for the stream, as far as for the least of
-        them. A part that gives nothing for `idle_after` holds nobody back; until then it does.
+        The column holds moments, dates, or integers, of which `unit` says what they count since 1970 ("s",
+        "ms", "us", "ns"); moments without a time zone are taken as UTC. For each part of the source (a file,
+        a partition) time has come as far as its greatest event time less `delay`; for the stream, as far as
+        for the least of them. A part that gives nothing for `idle_after` holds nobody back; until then it
+        does.
 
         Rows without event time are rejected, and with `max_ahead` also those that are so much ahead of the
         clock: one wrong date would close all windows. See `rejected` and `late`.

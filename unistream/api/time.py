@@ -18,7 +18,7 @@ def event_time(
     column: str,
     delay: Duration,
     idle_after: Duration | None,
-    unit: str,
+    unit: str | None,
     max_ahead: Duration | None,
     max_drift: Duration | None,
     where: str | None,
@@ -27,11 +27,14 @@ def event_time(
     if column not in schema.columns:
         raise InvalidQuery.from_missing_column(column, schema.columns, "with_event_time", where)
     _check_type(column, schema.columns[column], where)
-    if unit not in _UNITS:
+    if unit is None and schema.columns[column].is_integer():
+        hint = f"say it: .with_event_time({column!r}, unit='ms'), or 's', 'us', 'ns'"
+        raise InvalidQuery(f"Column {column!r} holds whole numbers: which unit do they count?", where, hint)
+    if unit is not None and unit not in _UNITS:
         raise InvalidSettings.from_unknown("unit of time", unit, _UNITS, where)
     return EventTimeSpec(
         column=column,
-        unit=unit,
+        unit=unit or "us",
         delay=_not_negative(delay, "delay", where),
         idle_after=None if idle_after is None else _not_negative(idle_after, "idle_after", where),
         max_ahead=None if max_ahead is None else _not_negative(max_ahead, "max_ahead", where),
