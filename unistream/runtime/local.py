@@ -69,7 +69,7 @@ class LocalRuntime:
         keep_freed_memory()
         around = self._with
         if around.checkpoint is not None:
-            from unistream.runtime.checkpoint import Checkpoints  # brings RocksDB, which most runs do without
+            from unistream.runtime.checkpoint import Checkpoints  # most runs do without
 
             self._checkpoints = Checkpoints(
                 around.checkpoint,
