@@ -56,7 +56,6 @@ KEPT_BEFORE = 1024
 PEEK_BYTES = 64 << 10
 """How far before the end of a read a newline is looked for."""
 
-
 LITTLE_LESS = 0.9
 """A read may be so much smaller than asked for."""
 

@@ -116,7 +116,6 @@ def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:
 
 
 def _arrow_cast(text: pl.Series, target: pa.DataType) -> pl.Series:
-    """Raises `ValueError` when one of the values is not written as Arrow reads it."""
     series = pl.from_arrow(text.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(target))
     assert isinstance(series, pl.Series)
     return series.alias(text.name)
@@ -132,7 +131,7 @@ def _datetimes(text: pl.Series, dtype: pl.Datetime) -> pl.Series:
     for target in (pa.timestamp(dtype.time_unit), pa.timestamp(dtype.time_unit, "UTC")):
         try:
             return _in_zone(_arrow_cast(text, target), dtype)
-        except ValueError:
+        except pa.ArrowInvalid:
             continue
     epoch = _integers(text)
     if epoch.null_count() < len(text):
@@ -170,7 +169,7 @@ def _dates(text: pl.Series) -> pl.Series:
 
     try:
         return _arrow_cast(text, pa.date32())
-    except ValueError:
+    except pa.ArrowInvalid:
         fits = text.str.contains(f"^{_DATE}$")
         return text.set(~fits, None).str.to_date("%Y-%m-%d", strict=False)
 
