@@ -54,6 +54,7 @@ class Assembly:
             except UnistreamError as error:
                 error.located(vertex.where)
                 raise
+        # Filled one by one, so that those made before one that fails can be closed; run in the graph's order.
         made = dict(self.tasks)
         self.tasks.clear()
         self.tasks.update((vertex.id, made[vertex.id]) for vertex in vertices)

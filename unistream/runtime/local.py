@@ -96,7 +96,7 @@ class LocalRuntime:
                 self._query = vertex.payload.sink.lazy(vertex.payload.query, self._contexts[vertex.id])
                 self._meter.follow_query(self._query)
         assembly = Assembly(self._graph, around, self._checkpoints, self._contexts, self.metrics, self._wake)
-        self.tasks, self.stores = assembly.tasks, assembly.stores  # closed even if the next line fails
+        self.tasks, self.stores = assembly.tasks, assembly.stores  # filled, and closed, even if one fails
         assembly.make()
         tasks = list(self.tasks.values())
         self._meter.follow(tasks)
