@@ -1,23 +1,31 @@
-"""From a socket to a sink through five stateless steps: how late rows are, at a steady rate.
+"""From a socket to a sink at a steady rate, checkpoints every ten seconds: how late rows and updates are.
 
-python -m benchmarks.latency [rows_per_second ...]
+python -m benchmarks.latency [rows_per_second ...] [--seconds 25]
+
+Two queries: five stateless steps, and a running count over 100,000 keys with its state in checkpoints. A row
+is timed from its sending, in another process, to the sink; of an update the newest row that it counts. The
+second line of each is of rows sent while the host of a virtual machine left it its processors.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import socket
 import sys
-import threading
+import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
 
 import unistream as us
+from benchmarks.host import Interruptions
 
-SECONDS = 8
 WARM_UP = 2
+SETTLE_SECONDS = 0.5
+KEYS = 100_000
 SCHEMA = {"id": pl.Int64, "sent": pl.Int64, "item": pl.String, "amount": pl.Float64}
 
 
@@ -41,42 +49,75 @@ def send(port: int, rate: int, seconds: float) -> None:
             time.sleep(0.001)
 
 
-def measure(rate: int) -> dict[str, float]:
-    """Latencies in milliseconds after the warm-up."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    late: list[np.ndarray] = []
-    began = time.time_ns() + WARM_UP * 10**9
-
-    def arrived(frame: pl.DataFrame) -> None:
-        now = time.time_ns()
-        sent = frame["sent"].to_numpy()
-        late.append((now - sent[sent > began]) / 1e6)
-
-    stream = (
-        us.scan_socket(f"127.0.0.1:{port}", schema=SCHEMA, listen=True)
-        .filter(pl.col("amount") >= 0)
+def stateless(rows: us.Stream) -> us.Stream:
+    """Five steps without state."""
+    return (
+        rows.filter(pl.col("amount") >= 0)
         .with_columns(gross=pl.col("amount") * 1.19)
         .with_columns(label=pl.col("item").str.to_uppercase())
         .filter(pl.col("label").str.len_chars() > 0)
         .select("id", "sent", "label", "gross")
     )
-    sender = multiprocessing.get_context("spawn").Process(target=send, args=(port, rate, SECONDS))
-    with stream.sink_batches(arrived).start() as run:
-        sender.start()
-        sender.join()
-        threading.Event().wait(0.3)
-        rows = run.progress.rows_out
-    all_late = np.concatenate(late)
-    p50, p99 = np.percentile(all_late, [50, 99])
-    return {"rows/s": rate, "rows": rows, "p50 ms": p50, "p99 ms": p99, "worst ms": all_late.max()}
 
 
-def main(rates: list[int]) -> None:
-    table = pl.DataFrame([measure(rate) for rate in rates], strict=False)
-    with pl.Config(tbl_hide_dataframe_shape=True, float_precision=2):
-        sys.stdout.write(f"Socket to sink, five stateless steps\n{table}\n")
+def running_count(rows: us.Stream) -> us.Stream:
+    """The rows of each key so far, with when the newest was sent."""
+    keyed = rows.with_columns(key=pl.col("id") % KEYS).group_by("key")
+    return keyed.agg(n=pl.len(), sent=pl.col("sent").max())
+
+
+QUERIES: dict[str, Callable[[us.Stream], us.Stream]] = {
+    "stateless chain": stateless,
+    "running count": running_count,
+}
+
+
+def measure(name: str, rate: int, seconds: float) -> list[dict[str, object]]:
+    """Latencies in milliseconds after the warm-up: of all rows, and of those that the host left alone."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    came: list[tuple[int, np.ndarray]] = []
+
+    def arrived(frame: pl.DataFrame) -> None:
+        came.append((time.time_ns(), frame["sent"].to_numpy()))
+
+    rows = us.scan_socket(f"127.0.0.1:{port}", schema=SCHEMA, listen=True)
+    sender = multiprocessing.get_context("spawn").Process(target=send, args=(port, rate, seconds))
+    host = Interruptions()
+    with tempfile.TemporaryDirectory() as kept:
+        job = QUERIES[name](rows).sink_batches(arrived)
+        with job.start(checkpoint=f"{kept}/checkpoints", every="10s"):
+            sender.start()
+            host.start()
+            sender.join()
+            time.sleep(SETTLE_SECONDS)
+        host.stop()
+    sent = np.concatenate([sent for _, sent in came])
+    late = np.concatenate([now - sent for now, sent in came]) / 1e6
+    counted = sent > sent[0] + WARM_UP * 10**9
+    spared = counted & host.spare(sent / 1e9)
+    return [
+        {"query": name, "rows/s": rate, "rows": which, "measured": int(of.sum()), **percentiles(late[of])}
+        for which, of in {"all": counted, "undisturbed": spared}.items()
+    ]
+
+
+def percentiles(late: np.ndarray) -> dict[str, float | None]:
+    """What is told of latencies."""
+    names = {"p50 ms": 50, "p99 ms": 99, "worst ms": 100}
+    return {name: float(np.percentile(late, at)) if len(late) else None for name, at in names.items()}
+
+
+def main(given: list[str]) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency")
+    parser.add_argument("rates", nargs="*", type=int, default=[50_000])
+    parser.add_argument("--seconds", type=float, default=25)
+    asked = parser.parse_args(given)
+    table = [row for rate in asked.rates for name in QUERIES for row in measure(name, rate, asked.seconds)]
+    with pl.Config(tbl_hide_dataframe_shape=True, float_precision=2, tbl_width_chars=120):
+        sys.stdout.write(f"Socket to sink, checkpoints every 10 s\n{pl.DataFrame(table)}\n")
 
 
 if __name__ == "__main__":
-    main([int(arg) for arg in sys.argv[1:]] or [10_000, 50_000, 100_000])
+    main(sys.argv[1:])

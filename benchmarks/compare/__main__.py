@@ -95,9 +95,9 @@ def main(given: list[str]) -> None:
         save()
         measure_all(names, queries, document, tell, save)
         save()
-    asked.page.write_text(page(document))
-    for name, picture in charts(document).items():
-        asked.page.with_name(name.replace("comparison", asked.page.stem)).write_text(picture)
+    asked.page.write_text(page(document, asked.page.stem))
+    for name, picture in charts(document, asked.page.stem).items():
+        asked.page.with_name(name).write_text(picture)
     print(f"{asked.page} is written")
 
 

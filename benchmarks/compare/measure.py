@@ -17,9 +17,13 @@ from benchmarks.compare.environments import cache, interpreter
 from benchmarks.compare.protocol import Answer, Unable
 from benchmarks.compare.runs import CONTENDERS, Contender, Failed, attempt
 from benchmarks.compare.table import Measured
+from benchmarks.host import DISTURBED
 
 CHECK_RATE = 1_000
 """Events in a second of event time where answers are checked: few events fill several windows."""
+
+PATIENCE = (6, 60.0)
+"""Runs until a disturbed one is kept, and the seconds that they may take together before another is begun."""
 
 Document = dict[str, Any]
 Tell = Callable[[str], None]
@@ -125,9 +129,8 @@ def measure_all(
             for name in names:
                 if (name, query, number) in done or not credited(name, query, document):
                     continue
-                inputs.fetch_pages()
                 try:
-                    answer = attempt(CONTENDERS[name], query, folder, warm=warm)
+                    answer = undisturbed(CONTENDERS[name], query, folder, warm)
                 except Failed as error:
                     tell(f"{name} {query}: failed: {error}")
                     document["checks"].setdefault(name, {})[query] = {
@@ -150,12 +153,31 @@ def measure_all(
                 rate = document["events"] / run.seconds / 1e6
                 tell(
                     f"{number + 1}/{document['rounds']} {query:>8} {name:<18} {rate:7.3f} M/s"
-                    f" {run.cores:4.1f} cores {run.peak_mb:6.0f} MB"
+                    f" {run.cores:4.1f} cores {run.peak_mb:6.0f} MB {run.stolen:4.0%} stolen"
                 )
+
+
+def undisturbed(contender: Contender, query: str, folder: Path, warm: Path) -> Answer:
+    """A run while the host left the machine alone; where there was none, the one it disturbed least."""
+    found: list[Answer] = []
+    most, seconds = PATIENCE
+    while len(found) < most and sum(answer.wall_seconds for answer in found) < seconds:
+        inputs.fetch_pages()
+        found.append(attempt(contender, query, folder, warm=warm))
+        if found[-1].stolen <= DISTURBED:
+            break
+    return min(found, key=lambda answer: answer.stolen)
 
 
 def measured(name: str, query: str, number: int, answer: Answer) -> Measured:
     """A run as it is kept."""
     return Measured(
-        name, query, number, answer.seconds, answer.wall_seconds, answer.cpu_seconds, answer.peak_mb
+        name,
+        query,
+        number,
+        answer.seconds,
+        answer.wall_seconds,
+        answer.cpu_seconds,
+        answer.peak_mb,
+        answer.stolen,
     )

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.compare.chart import chart
+from benchmarks.compare.measure import PATIENCE
 from benchmarks.compare.runs import CONTENDERS
 from benchmarks.compare.table import GOALS, Measured, Runs, geometric_mean, losses, misses
+from benchmarks.host import DISTURBED
 
 TITLES = {name: contender.title for name, contender in CONTENDERS.items()}
 STREAMING = [name for name, contender in CONTENDERS.items() if not contender.bounded]
@@ -18,7 +20,7 @@ PAIRS = [
     ("unistream", "polars"),
     *(("unistream-bounded", other) for other in BOUNDED if other not in OURS),
 ]
-CHARTS = {"comparison.svg": ("Streams", STREAMING), "comparison.bounded.svg": ("All rows at once", BOUNDED)}
+CHARTS = {".svg": ("Streams", STREAMING), ".bounded.svg": ("All rows at once", BOUNDED)}
 
 HOW = """\
 Every engine reads the same rows from CSV files and throws its results away. Runs are processes of their
@@ -47,15 +49,22 @@ there is no such run. Events of all kinds are counted, whether a query reads the
 """
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The whole page, from the raw figures."""
+TAKEN = f"""\
+The host of a virtual machine may give its processors to other machines while a run lasts. Runs that lost more
+than {DISTURBED:.0%} were made again, up to {PATIENCE[0]} of them or {PATIENCE[1]:.0f} seconds together; the
+one that lost least is kept.
+"""
+
+
+def page(document: Mapping[str, Any], stem: str = "comparison") -> str:
+    """The whole page, from the raw figures; its pictures and figures have the same stem."""
     runs = Runs(document["events"], document["runs"])
     contenders = [name for name in CONTENDERS if any(runs.has(name, query) for query in runs.queries)]
     sections = [
         "# unistream beside other engines",
-        _intro(document),
-        "![Events a second of streams](comparison.svg)",
-        "![Events a second over all rows at once](comparison.bounded.svg)",
+        _intro(document, stem),
+        f"![Events a second of streams]({stem}.svg)",
+        f"![Events a second over all rows at once]({stem}.bounded.svg)",
         "## In short",
         _summary(runs),
         "## Where we lose",
@@ -72,6 +81,9 @@ def page(document: Mapping[str, Any]) -> str:
         _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'peak_mb'):,.0f}"),
         "## Cores in use",
         _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'cores'):.1f}"),
+        "## What others took of the processors",
+        TAKEN,
+        _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'stolen'):.0%}"),
         "## Whether the answers are right",
         _checked(document),
         "## How it was measured",
@@ -80,11 +92,11 @@ def page(document: Mapping[str, Any]) -> str:
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
-def charts(document: Mapping[str, Any]) -> dict[str, str]:
+def charts(document: Mapping[str, Any], stem: str = "comparison") -> dict[str, str]:
     """The pictures of the page, by file name."""
     runs = Runs(document["events"], document["runs"])
     drawn = {}
-    for file, (title, names) in CHARTS.items():
+    for ending, (title, names) in CHARTS.items():
         rates = {
             name: {query: runs.rate(name, query) for query in runs.queries if runs.has(name, query)}
             for name in names
@@ -92,18 +104,18 @@ def charts(document: Mapping[str, Any]) -> dict[str, str]:
         rates = {name: of for name, of in rates.items() if of}
         if rates:
             queries = [query for query in runs.queries if any(query in of for of in rates.values())]
-            drawn[file] = chart(f"{title}: {document['events']:,} events", rates, queries, TITLES)
+            drawn[stem + ending] = chart(f"{title}: {document['events']:,} events", rates, queries, TITLES)
     return drawn
 
 
-def _intro(document: Mapping[str, Any]) -> str:
+def _intro(document: Mapping[str, Any], stem: str) -> str:
     machine, versions = document["machine"], document["versions"]
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{document['events']:,} events of Nexmark, or as many rows for `count` and `tumbling`;"
         f" rounds: {document['rounds']}, on {machine['cores']} cores ({machine['processor']}) with"
         f" {machine['memory_gb']:.0f} GB, {machine['system']}. {named}.\n\n"
-        f"```sh\n{document['command']}\n```\n\nRaw figures: [comparison.json](comparison.json)."
+        f"```sh\n{document['command']}\n```\n\nRaw figures: [{stem}.json]({stem}.json)."
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.host import Taken
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,6 +46,8 @@ class Answer:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_mb: float = 0.0
+    stolen: float = 0.0
+    """The part of the processors' time that the host gave to others meanwhile."""
     version: str = ""
     unable: str = ""
     """Why the engine cannot do it."""
@@ -97,9 +101,10 @@ def peak_mb(root: int, *, client: bool) -> float:
 @contextmanager
 def measured(answer: Answer, *, client: bool = False) -> Iterator[None]:
     """Put the time, the processor time and the memory of the block into an answer."""
-    cpu, began = cpu_seconds(os.getpid()), time.perf_counter()
+    cpu, taken, began = cpu_seconds(os.getpid()), Taken(), time.perf_counter()
     yield
     answer.seconds = answer.wall_seconds = time.perf_counter() - began
+    answer.stolen = taken.part()
     answer.cpu_seconds = cpu_seconds(os.getpid()) - cpu
     answer.peak_mb = peak_mb(os.getpid(), client=client)
 

@@ -12,7 +12,7 @@ from benchmarks.compare.table import Measured, Runs, geometric_mean, losses, mis
 
 
 def run(contender: str, query: str, number: int, seconds: float, peak_mb: float = 100.0) -> Measured:
-    return Measured(contender, query, number, seconds, 2 * seconds, 3 * seconds, peak_mb)
+    return Measured(contender, query, number, seconds, 2 * seconds, 3 * seconds, peak_mb, 0.01)
 
 
 def some() -> Runs:
