@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 import unistream as us
-from benchmarks.host import Interruptions
+from benchmarks.interruptions import Interruptions
 
 WARM_UP = 2
 SETTLE_SECONDS = 0.5

@@ -201,8 +201,8 @@ def q21(s: Sources) -> us.Stream:
 
 def q22(s: Sources) -> us.Stream:
     """The folders in the address."""
-    parts = pl.col("url").str.split("/")
-    folders = {f"dir{number}": parts.list.get(number + 2, null_on_oob=True) for number in (1, 2, 3)}
+    parts = pl.col("url").str.splitn("/", 7).struct
+    folders = {f"dir{number}": parts.field(f"field_{number + 2}") for number in (1, 2, 3)}
     return s.bid.select("auction", "bidder", "price", "channel", **folders)
 
 
