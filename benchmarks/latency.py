@@ -3,8 +3,9 @@
 python -m benchmarks.latency [rows_per_second ...] [--seconds 25]
 
 Two queries: five stateless steps, and a running count over 100,000 keys with its state in checkpoints. A row
-is timed from its sending, in another process, to the sink; of an update the newest row that it counts. The
-second line of each is of rows sent while the host of a virtual machine left it its processors.
+is timed from its sending, in another process, to the sink; of an update the newest row that it counts. Beside
+them stands a loop that only receives, which is what the machine allows, and how much of its processors the
+host of a virtual machine gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import polars as pl
 
 import unistream as us
-from benchmarks.interruptions import Interruptions
+from benchmarks.host import Taken
 
 WARM_UP = 2
 SETTLE_SECONDS = 0.5
@@ -72,40 +73,60 @@ QUERIES: dict[str, Callable[[us.Stream], us.Stream]] = {
 }
 
 
-def measure(name: str, rate: int, seconds: float) -> list[dict[str, object]]:
-    """Latencies in milliseconds after the warm-up: of all rows, and of those that the host left alone."""
+Arrival = tuple[int, np.ndarray]
+"""When rows came, and when each was sent."""
+
+
+def received(rate: int, seconds: float) -> list[Arrival]:
+    """What comes through a socket when nothing is done with it: of each piece the last line is read."""
+    came: list[Arrival] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        process = multiprocessing.get_context("spawn").Process(target=send, args=(port, rate, seconds))
+        process.start()
+        peer, _ = server.accept()
+        with peer:
+            cut = b""
+            while piece := peer.recv(1 << 18):
+                now = time.time_ns()
+                lines, ended, cut = (cut + piece).rpartition(b"\n")
+                if ended:
+                    sent = int(lines[lines.rindex(b'"sent":') + 7 :].split(b",", 1)[0])
+                    came.append((now, np.full(lines.count(b"\n") + 1, sent)))
+        process.join()
+    return came
+
+
+def queried(query: Callable[[us.Stream], us.Stream], rate: int, seconds: float) -> list[Arrival]:
+    """What comes to the sink of a query."""
+    came: list[Arrival] = []
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    came: list[tuple[int, np.ndarray]] = []
 
     def arrived(frame: pl.DataFrame) -> None:
         came.append((time.time_ns(), frame["sent"].to_numpy()))
 
     rows = us.scan_socket(f"127.0.0.1:{port}", schema=SCHEMA, listen=True)
-    sender = multiprocessing.get_context("spawn").Process(target=send, args=(port, rate, seconds))
-    host = Interruptions()
+    process = multiprocessing.get_context("spawn").Process(target=send, args=(port, rate, seconds))
     with tempfile.TemporaryDirectory() as kept:
-        job = QUERIES[name](rows).sink_batches(arrived)
+        job = query(rows).sink_batches(arrived)
         with job.start(checkpoint=f"{kept}/checkpoints", every="10s"):
-            sender.start()
-            host.start()
-            sender.join()
+            process.start()
+            process.join()
             time.sleep(SETTLE_SECONDS)
-        host.stop()
+    return came
+
+
+def measure(name: str, rate: int, seconds: float) -> dict[str, object]:
+    """Latencies in milliseconds after the warm-up."""
+    taken = Taken()
+    came = queried(QUERIES[name], rate, seconds) if name in QUERIES else received(rate, seconds)
+    stolen = taken.part()
     sent = np.concatenate([sent for _, sent in came])
-    late = np.concatenate([now - sent for now, sent in came]) / 1e6
-    counted = sent > sent[0] + WARM_UP * 10**9
-    spared = counted & host.spare(sent / 1e9)
-    return [
-        {"query": name, "rows/s": rate, "rows": which, "measured": int(of.sum()), **percentiles(late[of])}
-        for which, of in {"all": counted, "undisturbed": spared}.items()
-    ]
-
-
-def percentiles(late: np.ndarray) -> dict[str, float | None]:
-    """What is told of latencies."""
-    names = {"p50 ms": 50, "p99 ms": 99, "worst ms": 100}
-    return {name: float(np.percentile(late, at)) if len(late) else None for name, at in names.items()}
+    late = np.concatenate([now - sent for now, sent in came])[sent > sent[0] + WARM_UP * 10**9] / 1e6
+    p50, p99, most = np.percentile(late, [50, 99, 100])
+    figures = {"p50 ms": p50, "p99 ms": p99, "worst ms": most, "stolen %": 100 * stolen}
+    return {"query": name, "rows/s": rate, "rows": len(sent), **figures}
 
 
 def main(given: list[str]) -> None:
@@ -114,7 +135,8 @@ def main(given: list[str]) -> None:
     parser.add_argument("rates", nargs="*", type=int, default=[50_000])
     parser.add_argument("--seconds", type=float, default=25)
     asked = parser.parse_args(given)
-    table = [row for rate in asked.rates for name in QUERIES for row in measure(name, rate, asked.seconds)]
+    names = ["received only", *QUERIES]
+    table = [measure(name, rate, asked.seconds) for rate in asked.rates for name in names]
     with pl.Config(tbl_hide_dataframe_shape=True, float_precision=2, tbl_width_chars=120):
         sys.stdout.write(f"Socket to sink, checkpoints every 10 s\n{pl.DataFrame(table)}\n")
 

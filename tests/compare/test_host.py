@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import host
 from benchmarks.compare import measure
 from benchmarks.compare.protocol import Answer
 from benchmarks.compare.runs import CONTENDERS
-from benchmarks.interruptions import Interruptions
 
 
 def test_the_part_that_was_taken_is_counted_for_all_processors(
@@ -33,13 +31,6 @@ def test_the_part_that_was_taken_is_counted_for_all_processors(
 def test_nothing_is_taken_where_nobody_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_STAT", tmp_path / "missing")
     assert host.Taken().part() == 0.0
-
-
-def test_moments_near_an_interruption_are_not_spared() -> None:
-    interruptions = Interruptions()
-    interruptions.found = [(10.0, 12.0), (20.0, 21.0)]
-    spared = interruptions.spare(np.array([9.9, 10.0, 11.0, 12.1, 20.5, 22.0]))
-    assert spared.tolist() == [True, False, False, True, False, True]
 
 
 @pytest.fixture
