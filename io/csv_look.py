@@ -17,7 +17,7 @@ from unistream.io.byte_marks import Bytes, count, marks, within
 from unistream.io.format_csv import CsvFormat
 from unistream.one_query import Conditions, Reading, Unmet
 
-LOOK_BYTES = CACHED // 2
+LOOK_BYTES = 2 * CACHED
 """Bytes that are looked at together; no line within them is too long."""
 
 AHEAD = 2
