@@ -55,12 +55,24 @@ class Slot:
     exact: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Values of which each is counted once in its group.
+
+    Rows carry a column `mark`: in some row of a group stands how many values they bring that it has not had.
+    """
+
+    mark: str
+    values: Values
+
+
 @dataclass
 class Slots:
-    """The state columns so far; equal ones are shared."""
+    """The state columns so far, and the distinct values that some of them count; equal ones are shared."""
 
     prefix: str
     found: dict[tuple[bytes, bytes], Slot] = field(default_factory=dict)
+    marked: dict[str, Distinct] = field(default_factory=dict)
 
     def add(
         self,
@@ -226,6 +238,17 @@ def distinct(slots: Slots, values: Values) -> pl.Expr:
 
     partial = values.chosen.unique(maintain_order=True).implode()
     return slots.add(partial, merge, nullable=False, keeps_values=True)
+
+
+def distinct_count(slots: Slots, values: Values) -> pl.Expr:
+    """How many values there are, where somebody tells beside the rows how many are new."""
+    exprs = [values.expr] if values.where is None else [values.expr, values.where]
+    digest = blake2b(b"/".join(expr.meta.serialize() for expr in exprs), digest_size=6).hexdigest()
+    mark = f"{slots.prefix}:new {' '.join(str(values.expr).split())[:_NAME_LENGTH]}#{digest}"
+    slots.marked[mark] = Distinct(mark, values)
+    return slots.add(
+        pl.col(mark).sum(), pl.Expr.sum, "sum", nullable=False, exact=False
+    )  # what is counted is not let go
 
 
 def kept(slots: Slots, values: Values) -> pl.Expr:

@@ -9,25 +9,13 @@ import polars as pl
 
 from unistream.expressions import aggregate_state as state
 from unistream.expressions import expression_tree as tree
+from unistream.expressions.aggregate_state import Distinct, Slots, Values
 from unistream.expressions.aggregate_state import How as How
-from unistream.expressions.aggregate_state import Slots, Values
+from unistream.expressions.chained_aggregates import may_be_chained, wants_floats
 from unistream.expressions.expression_tree import Node, UnknownExpression
 from unistream.expressions.no_rows import no_rows
 from unistream.expressions.refusal import POLARS_ERRORS
 from unistream.expressions.row_wise import is_constant, is_row_wise, keeps_rows
-
-_CHAINED_AGGREGATES = frozenset(
-    ["Sum", "Mean", "Min", "Max", "Median", "Var", "Std", "NUnique", "Count", "First", "Last"]
-)
-_CHAINED_FUNCTIONS = frozenset(
-    [
-        *[("Quantile",), ("Skew",), ("Kurtosis",), ("Entropy",), ("ApproxNUnique",), ("NullCount",)],
-        *[("Mode",), ("TopK",), ("Unique",), ("Reverse",), ("DropNulls",), ("DropNans",), ("ArgSort",)],
-        *[("StringExpr", "ConcatVertical"), ("Diff",), ("Shift",), ("CumSum",), ("CumMax",), ("CumMin",)],
-        *[("ArgMin",), ("ArgMax",), ("CumCount",), ("Boolean", "IsSorted"), ("Boolean", "HasNulls")],
-    ]
-)
-"""What may be applied to values kept in a list, one after the other, as it would be to a group's rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +57,13 @@ class Decomposition:
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
     finish: tuple[pl.Expr, ...]
+    distinct: tuple[Distinct, ...] = ()
+    """What has to be marked in the rows beforehand, if that was asked for."""
+
+    @property
+    def marks(self) -> pl.Schema:
+        """The marks that rows must have."""
+        return pl.Schema({distinct.mark: pl.Int64() for distinct in self.distinct})
 
     @property
     def state_schema(self) -> pl.Schema:
@@ -104,14 +99,16 @@ class _NeedsAllRows(Exception):
 
 
 def decompose(
-    exprs: Sequence[pl.Expr], schema: pl.Schema, keys: Sequence[str] = ()
+    exprs: Sequence[pl.Expr], schema: pl.Schema, keys: Sequence[str] = (), *, marked: bool = False
 ) -> Decomposition | Holistic:
     """Take `exprs` (from `expand`, over `schema`, grouped by `keys`) apart, if all of them can be.
+
+    If rows tell how many new values they bring (`marked`), distinct values are counted; else they are kept.
 
     >>> print(decompose([pl.col("a").cum_sum().rank().max()], pl.Schema({"a": pl.Int64})))
     `col("a").cum_sum().rank().max()` needs all rows of a group at once
     """
-    work = _Work(schema, keys)
+    work = _Work(schema, keys, marked=marked)
     finish = []
     for expr in exprs:
         try:
@@ -126,9 +123,10 @@ def decompose(
 class _Work:
     """One decomposition in the making."""
 
-    def __init__(self, schema: pl.Schema, keys: Sequence[str]) -> None:
+    def __init__(self, schema: pl.Schema, keys: Sequence[str], *, marked: bool) -> None:
         self.schema = schema
         self.keys = list(keys)
+        self.marked = marked
         prefix = "__s"
         while any(name.startswith(prefix) for name in schema):
             prefix += "_"
@@ -159,10 +157,12 @@ class _Work:
             for slot in slots
         ]
         merge = [slot.merge.cast(types[slot.name]).alias(slot.name) for slot in slots]
-        return Decomposition(tuple(columns), tuple(partial), tuple(merge), tuple(finish))
+        distinct = tuple(self.slots.marked.values())
+        return Decomposition(tuple(columns), tuple(partial), tuple(merge), tuple(finish), distinct)
 
     def _types(self, exprs: Sequence[pl.Expr]) -> pl.Schema:
-        frame = no_rows(self.schema)
+        marks = dict.fromkeys(self.slots.marked, pl.Int64())
+        frame = no_rows(pl.Schema({**self.schema, **marks}))
         key = [pl.col(name) for name in self.keys] or [pl.lit(0).alias(f"{self.slots.prefix}key")]
         types = frame.group_by(key).agg(exprs).collect_schema()
         return pl.Schema(list(types.items())[len(key) :])
@@ -225,6 +225,8 @@ class _Work:
             case "FirstNonNull" | "LastNonNull":
                 return state.edge_not_null(slots, values, last=last)
             case "NUnique":
+                if self.marked:
+                    return state.distinct_count(slots, values)
                 return state.distinct(slots, values).list.len()
             case "Implode":
                 return state.kept(slots, values)
@@ -336,13 +338,13 @@ class _Work:
             if values is not None:
                 found.append(values)
                 return "Element"
-            if not _may_be_chained(part) and not keeps_rows(part, self.schema):
+            if not may_be_chained(part) and not keeps_rows(part, self.schema):
                 raise UnknownExpression("not a chain")
             if keeps_rows(part, self.schema) and tree.kind(part) in ("Column", "Selector"):
                 raise UnknownExpression("not a chain")
             return None
 
-        if not _may_be_chained(node) or self._is_refused(node):
+        if not may_be_chained(node) or self._is_refused(node):
             return None
         try:
             evaluation = tree.in_order(tree.transform(node, over_elements))
@@ -351,7 +353,7 @@ class _Work:
         if len(found) != 1:
             return None
         values = found[0]
-        if any(tree.kind(part) == "Function" and _wants_floats(part) for part in tree.nodes(node)):
+        if any(tree.kind(part) == "Function" and wants_floats(part) for part in tree.nodes(node)):
             values = values.turned(values.expr.cast(pl.Float64))
         lists = state.kept(self.slots, values)
         scalar = tree.to_expr(node).meta.is_scalar()
@@ -363,23 +365,6 @@ class _Work:
             name, inside, _ = tree.aggregation(node)
             return name != "Median" and self._values(inside) is not None
         return tree.function_name(node) == ("Product",) if tree.kind(node) == "Function" else False
-
-
-def _may_be_chained(node: Node) -> bool:
-    match tree.kind(node):
-        case "Sort" | "Slice":
-            return True
-        case "Agg":
-            return tree.aggregation(node)[0] in _CHAINED_AGGREGATES
-        case "Function":
-            name = tree.function_name(node)
-            return name in _CHAINED_FUNCTIONS or name[:1] in _CHAINED_FUNCTIONS
-    return False
-
-
-def _wants_floats(node: Node) -> bool:
-    """Over list elements these do not turn integers into floats by themselves."""
-    return tree.function_name(node)[0] in ("Skew", "Kurtosis", "Entropy")
 
 
 def _unknown(node: Node) -> tuple[pl.Expr, pl.Expr | None]:

@@ -22,6 +22,7 @@ from unistream.of_columns import columns_of, frame_of
 from unistream.operators.accumulators import Accumulators, Groups
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.buffered_aggregate import BufferedAggregate, marks
+from unistream.operators.distinct_marks import DistinctMarks
 from unistream.operators.folded_array import Mask, folds_in_place
 from unistream.operators.row_order import Positions
 from unistream.operators.row_places import runs_of
@@ -113,13 +114,15 @@ def what_is_kept(by: Sequence[str], exprs: Sequence[pl.Expr], schema: StreamSche
         columns = sorted(frozenset[str]().union(*(columns_read(expr) for expr in exprs)) - set(by))
         return f"{', '.join(columns) or 'no column'} of all rows of a key, because {found}"
     lists = f", {len(found.kept_values)} of them lists of values" if found.kept_values else ""
-    return f"{len(found.columns)} running values per key{lists}"
+    different = ", ".join(dict.fromkeys(str(one.values.expr) for one in found.distinct))
+    values = f", and the different values of {different}" if different else ""
+    return f"{len(found.columns)} running values per key{lists}{values}"
 
 
 def _plan(by: Sequence[str], exprs: Sequence[pl.Expr], schema: StreamSchema) -> Decomposition | Holistic:
     """How the expressions are kept: folded, or else evaluated anew over all rows of a key."""
     if schema.changes is Changes.APPEND:
-        return decompose(exprs, schema.columns, by)
+        return decompose(exprs, schema.columns, by, marked=True)
     # Whether a key still has rows is not for the user's aggregates to tell.
     found = decompose([*exprs, pl.len().alias(_COUNT)], schema.columns, by)
     if isinstance(found, Holistic) or found.invertible:
@@ -160,11 +163,12 @@ class _Folded(Operator):
         self._found = found
         self._finish = [expr for expr in found.finish if expr.meta.output_name() != _COUNT]
         in_place = all(folds_in_place(column) and column.how in _ORDERLESS for column in found.columns)
-        self._reducer = RunReducer.of(found, schema.columns) if in_place else None
+        rows = pl.Schema({**schema.columns, **found.marks})
+        self._reducer = RunReducer.of(found, rows) if in_place else None
         self._keys = pl.Schema({name: schema.columns[name] for name in spec.by})
         self._by_place = _OF_NUMBERS if is_exact(self._keys) else _OF_OTHERS
         self._keys_per_row = 0.0
-        others = [name for name in schema.columns if name not in spec.by]
+        others = [name for name in rows if name not in spec.by]
         self._columns = [*spec.by, *others]
         self._count = [expr for expr in found.finish if expr.meta.output_name() == _COUNT]
         self._casts = [cast_column(expr) for expr in self._finish]
@@ -174,12 +178,16 @@ class _Folded(Operator):
     def open(self, context: Context) -> None:
         self._state = Accumulators(context.state, "groups", self._keys, self._found)
         show_as(context.state, "groups", [*self._by, *self._finish])
+        distinct = self._found.distinct
+        self._marks = DistinctMarks(context.state, self._keys, distinct) if distinct else None
 
     def process(self, batch: Batch, out: Output) -> None:
         if self._updating:
             self._process_changes(batch.frame, out)
             return
         frame, keys = batch.frame, 0
+        if self._marks is not None:
+            frame = self._marks.marked(frame)
         by_place = self._folded_by_place(frame)
         for groups in self._state.fold(self._partials(frame)) if by_place is None else [by_place]:
             keys += len(groups.rows)
