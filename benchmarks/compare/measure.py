@@ -153,7 +153,7 @@ def measure_all(
                 rate = document["events"] / run.seconds / 1e6
                 tell(
                     f"{number + 1}/{document['rounds']} {query:>8} {name:<18} {rate:7.3f} M/s"
-                    f" {run.cores:4.1f} cores {run.peak_mb:6.0f} MB {run.stolen:4.0%} stolen"
+                    f" {run.cores:4.1f} cores {run.peak_mb:6.0f} MB {answer.stolen:4.0%} stolen"
                 )
 
 

@@ -27,29 +27,47 @@ Every engine reads the same rows from CSV files and throws its results away. Run
 own, one at a time, round by round, so that all engines see the same state of the machine. Before the
 measured run each process runs the same query over {warm:,} events; for Bytewax, which compiles nothing,
 there is no such run. Events of all kinds are counted, whether a query reads them or not.
-
+"""
+HOW_EACH = {
+    "unistream": """\
 - **unistream**: ticks, state in columns, a checkpoint every ten seconds. **Bounded**: one job over all
   rows, as `collect()` runs it; rows are gathered in memory, as in Polars and DuckDB.
+- Joins that Nexmark leaves without bounds have one here in unistream, which no pair exceeds (see `unistream
+  bench`); the others keep all rows of a join.
+""",
+    "flink": """\
 - **Flink**: SQL, parallelism 2, one process, exactly once every ten seconds, state in RocksDB with
   incremental checkpoints, or on the heap; `blackhole` takes the rows. *Mini-batches*: with the settings
   that Nexmark's own set-up makes for Flink. Time is that of the job, without planning and submission. At
-  most 2 GB of heap beside 1 GB of RocksDB; 4 GB for state on the heap.
+  most 2 GB of heap beside 1 GB of RocksDB; 4 GB for state on the heap. It reads the rows from two files that
+  advance together, so that both cores have work.
 - Flink plans q9 as rows that are only added: a bid that is outbid is not taken back, the last row of an
   auction is the answer. It is compared and measured so.
+""",
+    "spark": """\
 - **Spark**: Structured Streaming, `local[2]`, state in RocksDB, `availableNow`; `noop` takes the rows. All
-  rows are one micro-batch, which spares it all work between batches.
-- **Bytewax**: flows in plain Python, two processes, state saved every ten seconds.
-- **Polars**, **DuckDB**: one query over all rows. They hold no state and give no results on the way.
-- Flink, Spark and Bytewax read the rows from two files that advance together, so that both cores have work,
-  the others from one file in order. Bytewax's windows read one file, too.
-- Joins that Nexmark leaves without bounds have one here in unistream, which no pair exceeds (see `unistream
-  bench`); the others keep all rows of a join.
-- Memory is the peak of resident memory of an engine's processes, without the Python that only submits a job
-  to a JVM. Cores are processor time by time.
+  rows are one micro-batch, which spares it all work between batches. It reads two files, as Flink does.
+""",
+    "bytewax": """\
+- **Bytewax**: flows in plain Python, two processes, state saved every ten seconds. It reads two files, but
+  one where it has windows.
+""",
+    "polars": """\
+- **Polars**: one query over all rows. It holds no state and gives no results on the way.
+""",
+    "duckdb": """\
+- **DuckDB**: one query over all rows. It holds no state and gives no results on the way.
+""",
+}
+HOW_FIGURES = """\
+Memory is the peak of resident memory of an engine's processes, without the Python that only submits a job
+to a JVM. Cores are processor time by time.
 """
 
 
 TAKEN = f"""\
+## What others took of the processors
+
 The host of a virtual machine may give its processors to other machines while a run lasts. Runs that lost more
 than {DISTURBED:.0%} were made again, up to {PATIENCE[0]} of them or {PATIENCE[1]:.0f} seconds together; the
 one that lost least is kept.
@@ -60,6 +78,7 @@ def page(document: Mapping[str, Any], stem: str = "comparison") -> str:
     """The whole page, from the raw figures; its pictures and figures have the same stem."""
     runs = Runs(document["events"], document["runs"])
     contenders = [name for name in CONTENDERS if any(runs.has(name, query) for query in runs.queries)]
+    engines = {CONTENDERS[name].engine for name in contenders}
     sections = [
         "# unistream beside other engines",
         _intro(document, stem),
@@ -81,13 +100,13 @@ def page(document: Mapping[str, Any], stem: str = "comparison") -> str:
         _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'peak_mb'):,.0f}"),
         "## Cores in use",
         _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'cores'):.1f}"),
-        "## What others took of the processors",
-        TAKEN,
-        _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'stolen'):.0%}"),
+        _taken(runs, contenders),
         "## Whether the answers are right",
         _checked(document),
         "## How it was measured",
         HOW.format(warm=document["warm"]),
+        "".join(text for engine, text in HOW_EACH.items() if engine in engines),
+        HOW_FIGURES,
     ]
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
@@ -181,6 +200,14 @@ def _ratios(runs: Runs) -> str:
         found = [runs.ratio(*pair, query) for pair in pairs]
         rows.append([query, *("-" if ratio is None else f"{ratio:.2f}" for ratio in found)])
     return _grid(["", *(f"{TITLES[ours]} / {TITLES[theirs]}" for ours, theirs in pairs)], rows)
+
+
+def _taken(runs: Runs, contenders: Sequence[str]) -> str:
+    """Nothing for figures of a time when this was not counted."""
+    if any(run.stolen is None for run in runs.measured):
+        return ""
+    grid = _matrix(runs, contenders, lambda name, query: f"{_median(runs, name, query, 'stolen'):.0%}")
+    return f"{TAKEN}\n{grid}"
 
 
 def _where_we_lose(runs: Runs) -> str:

@@ -22,8 +22,8 @@ class Measured:
     wall_seconds: float
     cpu_seconds: float
     peak_mb: float
-    stolen: float = 0.0
-    """The part of the processors' time that the host gave to others, where it was counted."""
+    stolen: float | None = None
+    """The part of the processors' time that the host gave to others; None where it was not counted."""
 
     @property
     def cores(self) -> float:

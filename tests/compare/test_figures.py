@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -110,3 +111,15 @@ def test_the_picture_has_a_mark_for_each_figure() -> None:
     assert list(drawn) == ["comparison.svg"]  # nothing was measured over all rows at once
     circles = ElementTree.fromstring(drawn["comparison.svg"]).iter("{http://www.w3.org/2000/svg}circle")
     assert len(list(circles)) == 4 + 2  # two engines, two queries, and the legend
+
+
+def test_what_the_host_took_is_told_where_it_was_counted() -> None:
+    runs = some()
+    assert "What others took" in page(document(runs)) and "| 1% |" in page(document(runs))
+    runs.measured[0] = replace(runs.measured[0], stolen=None)
+    assert "What others took" not in page(document(runs))
+
+
+def test_only_engines_that_ran_are_described() -> None:
+    text = page(document(some()))
+    assert "**Flink**" in text and "**Spark**" not in text
