@@ -146,6 +146,15 @@ def test_what_a_tick_writes_is_what_it_brings() -> None:
     assert (pairs.changed, len(values)) == (1, 1), "what was there is written again"
 
 
+def test_values_that_no_filter_lets_pass_are_not_kept() -> None:
+    rows = pl.DataFrame({"k": ["a"] * 4, "v": [-1, -2, -3, -4], "p": [True, None, False, False]})
+    store = TableStore("operator")
+    marks = DistinctMarks(store, pl.Schema({"k": pl.String}), _counted(rows)[1:])
+    assert marks.marked(rows).select(pl.col("^__s.*$").sum()).row(0) == (1,)
+    assert marks.marked(rows[1:]).select(pl.col("^__s.*$").sum()).row(0) == (0,)
+    assert (len(_table(store, "pairs")), len(_table(store, "values"))) == (1, 1)
+
+
 def _counted(rows: pl.DataFrame) -> Sequence[Any]:
     exprs = [pl.col("v").n_unique().alias("all"), pl.col("v").filter(pl.col("p")).n_unique().alias("some")]
     found = decompose(exprs, rows.schema, ["k"], marked=True)

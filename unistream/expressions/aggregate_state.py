@@ -91,10 +91,20 @@ class Slots:
         """
         key = (partial.meta.serialize(), merge(pl.col("_")).meta.serialize())
         digest = blake2b(key[0] + b"/" + key[1], digest_size=6).hexdigest()
-        name = f"{self.prefix}:{' '.join(str(partial).split())[:_NAME_LENGTH]}#{digest}"
+        name = f"{self.prefix}:{_spelled(partial)}#{digest}"
         if key not in self.found:
             self.found[key] = Slot(name, partial, merge(pl.col(name)), how, nullable, keeps_values, exact)
         return pl.col(self.found[key].name)
+
+
+def name_of(*exprs: pl.Expr) -> str:
+    """What expressions say, as a name: the beginning of the first, and a digest of all."""
+    digest = blake2b(b"/".join(expr.meta.serialize() for expr in exprs), digest_size=6).hexdigest()
+    return f"{_spelled(exprs[0])}#{digest}"
+
+
+def _spelled(expr: pl.Expr) -> str:
+    return " ".join(str(expr).split())[:_NAME_LENGTH]
 
 
 def rows(slots: Slots) -> pl.Expr:
@@ -243,8 +253,7 @@ def distinct(slots: Slots, values: Values) -> pl.Expr:
 def distinct_count(slots: Slots, values: Values) -> pl.Expr:
     """How many values there are, where somebody tells beside the rows how many are new."""
     exprs = [values.expr] if values.where is None else [values.expr, values.where]
-    digest = blake2b(b"/".join(expr.meta.serialize() for expr in exprs), digest_size=6).hexdigest()
-    mark = f"{slots.prefix}:new {' '.join(str(values.expr).split())[:_NAME_LENGTH]}#{digest}"
+    mark = f"{slots.prefix}:new {name_of(*exprs)}"
     slots.marked[mark] = Distinct(mark, values)
     return slots.add(
         pl.col(mark).sum(), pl.Expr.sum, "sum", nullable=False, exact=False

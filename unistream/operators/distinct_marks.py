@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unistream.expressions.aggregate_state import Distinct
+from unistream.expressions.aggregate_state import Distinct, name_of
 from unistream.of_columns import beside, columns_of, frame_of
 from unistream.operators.folded_array import Mask
 from unistream.state.backend import RowIds, StateStore
@@ -93,24 +92,31 @@ class _Seen:
 
     def __init__(self, store: StateStore, counted: Sequence[Distinct]) -> None:
         values = counted[0].values
-        self._value = _name_of(values.expr)
+        self._value = name_of(values.expr)
         self._is_whole = values.dtype.is_integer() and values.dtype not in (pl.UInt64, pl.Int128, pl.UInt128)
-        self.filters = {one.mark: one.values.where for one in counted}
-        wheres = [where for where in self.filters.values() if where is not None]
-        self.inputs = {self._value: values.expr, **{_name_of(where): where for where in wheres}}
-        self._numbering = _Numbering(store, f"values {self._value}", pl.Schema({self._value: values.dtype}))
+        wheres = {one.mark: one.values.where for one in counted}
+        self.filters = {mark: None if where is None else name_of(where) for mark, where in wheres.items()}
+        self.inputs = {self._value: values.expr}
+        self.inputs |= {name_of(where): where for where in wheres.values() if where is not None}
+        keys = pl.Schema({self._value: values.dtype})
+        self._numbering = _Numbering(store, f"values of {self._value}", keys)
         marks = pl.Schema(dict.fromkeys(self.filters, pl.Boolean()))
-        self._pairs = store.keyed(f"pairs {self._value}", pl.Schema({_PAIR: pl.Int64()}), marks)
+        self._pairs = store.keyed(f"pairs with {self._value}", pl.Schema({_PAIR: pl.Int64()}), marks)
 
     def marks(self, inputs: pl.DataFrame, groups: _Groups) -> list[pl.Series]:
         """One column for each filter."""
-        values = self._codes(columns_of(inputs, [self._value])).view(np.uint64)
+        passing = {mark: _passing(inputs, where) for mark, where in self.filters.items()}
+        counted = np.flatnonzero(np.logical_or.reduce(list(passing.values())))
+        if not len(counted):
+            nothing = np.zeros(inputs.height, dtype=np.int64)
+            return [pl.Series(mark, nothing) for mark in passing]
+        values = self._codes(taken(columns_of(inputs, [self._value]), counted)).view(np.uint64)
         bits = int(values.max()).bit_length()
-        pairs = (groups.codes.view(np.uint64) << np.uint64(bits)) | values
+        pairs = (groups.codes.take(counted).view(np.uint64) << np.uint64(bits)) | values
         room = max(1, 64 - bits - len(groups.numbers).bit_length())
-        marks, wanted = [], list(self.filters)
+        marks, wanted = [], list(passing)
         for some in (wanted[at : at + room] for at in range(0, len(wanted), room)):
-            found, passed = _together(pairs, [_passing(inputs, self.filters[mark]) for mark in some])
+            found, passed = _together(pairs, [passing[mark].take(counted) for mark in some])
             group = (found >> np.uint64(bits)).view(np.int64)
             value = (found & np.uint64(2**bits - 1)).view(np.int64)
             places = self._places(groups.numbers.take(group) << _CODE_BITS | value)
@@ -172,12 +178,7 @@ def _together(
     return found.take(first), [(flags >> np.uint64(at)) & np.uint64(1) != 0 for at in range(len(passed))]
 
 
-def _name_of(expr: pl.Expr) -> str:
-    """By what it says: state that is restored into a changed program must not change its meaning."""
-    return blake2b(expr.meta.serialize(), digest_size=6).hexdigest()
-
-
-def _passing(inputs: pl.DataFrame, where: pl.Expr | None) -> Mask:
+def _passing(inputs: pl.DataFrame, where: str | None) -> Mask:
     if where is None:
         return np.ones(inputs.height, dtype=np.bool_)
-    return physical(inputs.get_column(_name_of(where)), np.dtype(np.bool_))
+    return physical(inputs.get_column(where), np.dtype(np.bool_))
