@@ -20,14 +20,19 @@ from unistream.state.gather import taken
 _NUMBER = "number"
 _PAIR = "pair"
 _SMALL = 2**31
+"""Whole numbers from 0 up to this are their own codes; the codes of other values begin here."""
+
 _CODE_BITS = 32
+"""Of a pair the lower bits are the code of the value, the upper ones the number of the group."""
 
 Numbers = npt.NDArray[np.int64]
 
 
 class DistinctMarks:
-    """Marks batches. Values that were there are looked up, so a batch costs what it holds.
+    """Puts beside the rows of a batch how many values they bring that are new, in a column for each count.
 
+    The column holds it in some row of each group, zero in the others, so its sum is what a group gains.
+    Values that were there are looked up, not listed: a batch costs what it holds.
     Groups are numbered, and so are values that are no small whole numbers; a value that a group had is one
     number of both, kept once for all filters that the value is counted under.
     """
@@ -35,9 +40,9 @@ class DistinctMarks:
     def __init__(self, store: StateStore, keys: pl.Schema, wanted: Sequence[Distinct]) -> None:
         self._by = keys.names()
         self._numbering = _Numbering(store, "numbers of groups", keys)
-        together: dict[bytes, list[Distinct]] = {}
+        together: dict[str, list[Distinct]] = {}
         for one in wanted:
-            together.setdefault(one.values.expr.meta.serialize(), []).append(one)
+            together.setdefault(name_of(one.values.expr), []).append(one)
         self._seen = [_Seen(store, same) for same in together.values()]
         exprs = {name: expr for seen in self._seen for name, expr in seen.inputs.items()}
         self._inputs = [expr.alias(name) for name, expr in exprs.items()]
@@ -113,6 +118,7 @@ class _Seen:
         values = self._codes(taken(columns_of(inputs, [self._value]), counted)).view(np.uint64)
         bits = int(values.max()).bit_length()
         pairs = (groups.codes.take(counted).view(np.uint64) << np.uint64(bits)) | values
+        # A pair and the filters it passes are sorted as one number: as many filters at once as fit into it.
         room = max(1, 64 - bits - len(groups.numbers).bit_length())
         marks, wanted = [], list(passing)
         for some in (wanted[at : at + room] for at in range(0, len(wanted), room)):
