@@ -186,10 +186,9 @@ def display_frame(frame: pl.DataFrame, to: TextIO) -> None:
 
 def live_view(stream: Stream, n: int, seconds: float | None) -> None:
     """The last `n` rows of an unbounded stream, redrawn as they come, until `seconds` or an interrupt."""
-    from unistream.api.results import as_rows
     from unistream.clock import SystemClock
 
-    clock, stream = SystemClock(), as_rows(stream)
+    clock = SystemClock()
     last = pl.DataFrame(schema=stream.schema)
     lock = threading.Lock()
 

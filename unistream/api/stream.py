@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +11,8 @@ import polars as pl
 from unistream.api import steps, time
 from unistream.api.inputs import accepted, before_step, in_full, refuse_updates, same_columns
 from unistream.api.joins import Joins
+from unistream.api.results import Results
 from unistream.api.sinks import Sinks
-from unistream.config import Settings
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unistream.operators.windows import Emit, Window
 
 
-class Stream(Joins, Sinks):
+class Stream(Joins, Sinks, Results):
     """A table that may still be growing.
 
     Every verb returns a new stream; nothing runs until a result is asked for.
@@ -397,64 +397,6 @@ class Stream(Joins, Sinks):
         empty = pl.DataFrame(schema=rules.schema)
         made = steps.promised(lambda rows: function(rows, empty), self.schema, schema, "broadcast", where)
         return rules._apply(Broadcast(function=function, made=made, where=where), self)
-
-    # Results
-
-    def collect(self, *, until: str = "end", settings: Settings | None = None) -> pl.DataFrame:
-        """Run to the end and return all rows as one Polars frame.
-
-        `until="available"` takes what an unbounded source has now.
-
-        >>> import unistream as us
-        >>> us.from_frame({"a": [1]}).collect().rows()
-        [(1,)]
-        """
-        from unistream.api.results import collect
-
-        return collect(self, until, settings, user_location())
-
-    def head(self, n: int = 5) -> pl.DataFrame:
-        """The first `n` rows that arrive; stops reading as soon as it has them.
-
-        >>> import unistream as us
-        >>> us.from_frame({"a": range(1000)}).head(2).rows()
-        [(0,), (1,)]
-        """
-        from unistream.api.results import head
-
-        return head(self, n)
-
-    def batches(self, *, until: str = "end", settings: Settings | None = None) -> Iterator[pl.DataFrame]:
-        """Rows as they come, frame by frame; leaving the loop stops the sources.
-
-        >>> import unistream as us
-        >>> [frame.height for frame in us.from_frame({"a": [1, 2, 3]}).batches()]
-        [3]
-        """
-        from unistream.api.results import batches
-
-        return batches(self, until, settings)
-
-    def show(self, n: int = 10, *, seconds: float | None = None) -> None:
-        """Print the first rows of a bounded stream; watch the last rows of an unbounded one live.
-
-        A live view ends after `seconds` or with an interrupt.
-        """
-        from unistream.api.results import show
-
-        show(self, n, seconds)
-
-    def explain(self, format: str = "text", settings: Settings | None = None) -> str:
-        """What would run: plan, chains, what each source reads; as "text", "mermaid" or "json".
-
-        >>> import unistream as us
-        >>> print(us.from_frame({"a": [1]}).select("a").explain())  # doctest: +ELLIPSIS
-        Logical plan
-        ...
-        """
-        from unistream.api.results import explain
-
-        return explain(self, format, settings)
 
     def __repr__(self) -> str:
         kind = "bounded" if self.bounded else "unbounded"
