@@ -16,6 +16,7 @@ from unistream.errors import InvalidQuery
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.stored_time import StoredTime
 
 LATE = "late"
 _SEEN = "seen"
@@ -99,9 +100,8 @@ class _KeepFirst(Operator):
         values = pl.Schema({_SEEN: pl.Int64} if self._within is not None else {})
         self._table = context.state.keyed("seen", keys, values)
         self._metrics = context.metrics
-        self._stored_watermark = context.state.cell("watermark")
-        self._watermark: int = self._stored_watermark.get(MIN_TIME)
-        self._next_sweep = self._watermark
+        self._reached = StoredTime(context.state.cell("watermark"))
+        self._next_sweep = self._reached.now
 
     def process(self, batch: Batch, out: Output) -> None:
         frame = batch.frame
@@ -119,7 +119,7 @@ class _KeepFirst(Operator):
         return firsts.filter(pl.Series(new))
 
     def _without_late(self, frame: pl.DataFrame, out: Output) -> pl.DataFrame:
-        late = self._times(frame) < self._watermark
+        late = (self._times(frame) < self._reached.now).fill_null(True)
         if not late.any():
             return frame
         out.emit_to(LATE, frame.filter(late))
@@ -148,7 +148,7 @@ class _KeepFirst(Operator):
         return frame.select(microseconds_of(self._time, self._schema.columns)).to_series()
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._watermark = watermark
+        self._reached.advance(watermark)
         if self._within is None or watermark < self._next_sweep or watermark == MAX_TIME:
             return
         self._next_sweep = watermark + max(self._within // _SWEEPS_PER_SPAN, 1)
@@ -157,7 +157,7 @@ class _KeepFirst(Operator):
         self._table.delete(rows[self._table.column(_SEEN).take(rows) < watermark - self._within])
 
     def before_checkpoint(self) -> None:
-        self._stored_watermark.set(self._watermark)
+        self._reached.store()
 
 
 class _KeepLast(Operator):

@@ -206,7 +206,7 @@ class IntervalJoinOperator(Operator):
         self._buffers[side].mark(view, hit)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._arrivals.watermark = watermark
+        self._arrivals.advance(watermark, (buffer.latest() for buffer in self._buffers))
         for side in (LEFT, RIGHT):
             horizon = self._horizon(side)
             if self._spec.marks(side):

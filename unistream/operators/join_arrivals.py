@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import polars as pl
 
-from unistream.elements import MIN_TIME
+from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.graph import LATE
 from unistream.operators.base import Context, Output
 from unistream.operators.join_layout import Pairing
 from unistream.operators.join_matching import TICK, in_order, key_code
+from unistream.operators.stored_time import StoredTime
 from unistream.operators.time_axis import least
-from unistream.state.backend import Cell
 
 NO_TIME = "no event time"
 PASSED = "time has passed it: rows it should meet may be forgotten"
@@ -27,6 +27,9 @@ class Axis(Protocol):
 
     def tick(self, micros: int) -> int:
         """A moment in microseconds."""
+
+    def after(self, tick: int) -> int:
+        """The least moment in microseconds that lies behind a tick."""
 
 
 class Arrivals:
@@ -46,8 +49,19 @@ class Arrivals:
         self._axis, self._pairing = axis, pairing
         self._horizon, self._reason = horizon, reason
         self._context = context
-        self._cell: Cell = context.state.cell("time")
-        self.watermark: int = self._cell.get(MIN_TIME)
+        self._time = StoredTime(context.state.cell("time"))
+
+    @property
+    def watermark(self) -> int:
+        """Where time stands, in microseconds."""
+        return self._time.now
+
+    def advance(self, watermark: int, kept: Iterable[int | None]) -> None:
+        """Time moves on. The end of the input leaves behind what is kept, up to the last of these ticks."""
+        if watermark == MAX_TIME:
+            ticks = [tick for tick in kept if tick is not None]
+            self._time.settle(max(map(self._axis.after, ticks), default=MIN_TIME))
+        self._time.advance(watermark)
 
     @property
     def tick(self) -> int:
@@ -71,4 +85,4 @@ class Arrivals:
 
     def store(self) -> None:
         """Put the watermark where a checkpoint finds it."""
-        self._cell.set(self.watermark)
+        self._time.store()

@@ -188,6 +188,11 @@ class SliceBuffer:
         first = min(self._pieces, default=None)
         return None if first is None else min(piece.first for piece in self._pieces[first])
 
+    def latest(self) -> int | None:
+        """The time of the last row."""
+        last = max(self._pieces, default=None)
+        return None if last is None else max(piece.last for piece in self._pieces[last])
+
     def add(self, rows: pl.DataFrame, done: Flags | None = None) -> None:
         """Keep rows, sorted by `TICK`; with which of them are done already, where that is marked."""
         if rows.height:

@@ -167,6 +167,10 @@ class PairAxis:
         """A tick in microseconds, rounded down; the ends of time stay what they are."""
         return tick if tick in (MIN_TIME, MAX_TIME) else tick // self.per_micro
 
+    def after(self, tick: int) -> int:
+        """The least moment in microseconds that lies behind a tick."""
+        return self.micros(tick) + 1
+
 
 class PairTime:
     """The column `JOIN_TIME` of joined rows."""

@@ -22,8 +22,7 @@ class LateSorter:
     def advance(self, watermark: int) -> None:
         """Time stands at `watermark` (ticks); windows that end after `open_until` still take rows."""
         self.watermark = watermark
-        at_an_end = watermark in (MIN_TIME, MAX_TIME)
-        self.open_until = watermark if at_an_end else watermark - self._lateness
+        self.open_until = MIN_TIME if watermark == MIN_TIME else watermark - self._lateness
         self.horizon = self._layout.horizon(self.open_until)
 
     def sort(self, frame: pl.DataFrame, context: Context, out: Output) -> tuple[pl.DataFrame, pl.Series]:
@@ -47,6 +46,8 @@ class LateSorter:
 
     def _missed(self, ticks: pl.Series) -> pl.DataFrame:
         """From the beginning of the first window each tick is in to the end of the last."""
+        if ticks.null_count():  # of rows without a time nobody knows
+            return pl.DataFrame({START: ticks, END: ticks})
         panes = self._layout.panes.floor(ticks).alias(PANE)
         distinct = panes.drop_nulls().unique().sort().to_numpy()
         windows = self._layout.windows(distinct, MIN_TIME, MAX_TIME)

@@ -18,6 +18,7 @@ from unistream.graph import LATE
 from unistream.of_columns import beside, stacked
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.kept_rows import KeptRows
+from unistream.operators.stored_time import StoredTime
 from unistream.operators.time_axis import TimeAxis
 
 _AT, _NUMBER, _TICK, _NEW = "__at", "__number", "__tick", "__new"
@@ -157,15 +158,14 @@ class _OverRange(Operator):
         kept = pl.Schema({**_subset(columns, self._reads), _TICK: pl.Int64()})
         self._kept = KeptRows(context.state, "rows", keys, kept)
         self._last = context.state.keyed("last", keys, pl.Schema({_TICK: pl.Int64()}))
-        self._cell = context.state.cell("watermark")
-        self._watermark: int = self._cell.get(MIN_TIME)
-        self._swept = self._watermark
+        self._time = StoredTime(context.state.cell("watermark"))
+        self._swept = self._time.now
         self._metrics = context.metrics
 
     def process(self, batch: Batch, out: Output) -> None:
         frame = batch.frame.with_columns(self._axis.ticks(batch.frame).alias(_TICK))
         # Rows without a time are never in order, so they are late too.
-        late = (frame[_TICK] < self._axis.tick(self._watermark)).fill_null(True)
+        late = (frame[_TICK] < self._axis.tick(self._time.now)).fill_null(True)
         if late.any():
             self._metrics.add("late", int(late.sum()))
             out.emit_to(LATE, frame.filter(late).drop(_TICK))
@@ -174,7 +174,7 @@ class _OverRange(Operator):
             self._waiting.append(0, frame)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._watermark = watermark
+        self._time.advance(watermark)
         frames = self._waiting.frames(0)
         if frames:
             waiting = stacked(frames)
@@ -183,7 +183,9 @@ class _OverRange(Operator):
             if ready.height:
                 rest = waiting.filter(~passed) if ready.height < waiting.height else waiting.clear()
                 self._waiting.replace(0, [rest])
-                self._answer(ready.sort(_TICK, maintain_order=True), out)
+                ready = ready.sort(_TICK, maintain_order=True)
+                self._answer(ready, out)
+                self._time.settle(self._axis.after(ready[_TICK][-1]))
         self._sweep()
 
     def _answer(self, ready: pl.DataFrame, out: Output) -> None:
@@ -215,9 +217,9 @@ class _OverRange(Operator):
 
     def _sweep(self) -> None:
         """Keys of which nothing has come for so long that nothing looks back to it are forgotten."""
-        if self._watermark == MAX_TIME:
+        if self._time.now == MAX_TIME:
             return
-        now = self._axis.tick(self._watermark)
+        now = self._axis.tick(self._time.now)
         if self._swept != MIN_TIME and now < self._swept + max(self._range // _SWEEPS_PER_RANGE, 1):
             return
         self._swept = now
@@ -228,7 +230,7 @@ class _OverRange(Operator):
             self._last.delete(old)
 
     def before_checkpoint(self) -> None:
-        self._cell.set(self._watermark)
+        self._time.store()
 
 
 def rolled(

@@ -69,6 +69,13 @@ class PaneStore:
         known = [buckets[0] * self._span] if buckets else []
         return min([*known, self._low] if self._low is not None else known, default=None)
 
+    def highest(self) -> int | None:
+        """The last pane; None when there is none."""
+        self.fold()
+        last = self._parts.buckets()[-1:]
+        panes = [greatest(frame.get_column(PANE)) for bucket in last for frame in self._parts.frames(bucket)]
+        return max((pane for pane in panes if pane is not None), default=None)
+
     def changes(self) -> int | None:
         """The least pane that got new parts since the last call."""
         changed, self._changed = self._changed, None

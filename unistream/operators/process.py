@@ -19,6 +19,7 @@ from unistream.errors import DataError, InvalidQuery
 from unistream.expressions.schema import StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.stored_time import StoredTime
 from unistream.state.handles import Cursor, KeyedStates, State
 from unistream.state.key_codes import join_on_keys
 from unistream.state.timers import TIME, Timers
@@ -215,9 +216,9 @@ class _Process(Operator):
             "event": Timers(context.state, "event_timers", keys),
             "processing": Timers(context.state, "processing_timers", keys),
         }
-        self._stored_watermark = context.state.cell("watermark")
+        self._time = StoredTime(context.state.cell("watermark"))
         self._ctx = ProcessContext({"": self._spec.made, **self._spec.sides})
-        self._ctx.watermark = self._stored_watermark.get(MIN_TIME)
+        self._ctx.watermark = self._time.now
         self._ctx.now = self._clock.now()
         self._function.open(self._ctx)
 
@@ -247,7 +248,8 @@ class _Process(Operator):
         self._save(out)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._ctx.watermark = watermark
+        self._time.advance(watermark)
+        self._ctx.watermark = self._time.now
         self._ctx.ended = watermark == MAX_TIME
         self._fire("event", watermark, out)
 
@@ -260,7 +262,7 @@ class _Process(Operator):
         self._kept.expire(now)
 
     def before_checkpoint(self) -> None:
-        self._stored_watermark.set(self._ctx.watermark)
+        self._time.store()
 
     def close(self) -> None:
         self._function.close()

@@ -20,7 +20,7 @@ from unistream.operators.join_codes import Places
 from unistream.operators.join_layout import LEFT, SIDES, JoinSpec, Pairing
 from unistream.operators.join_matching import MOST_ROWS, equal_pairs, key_code, really_equal
 from unistream.operators.join_table import DELTA, SideTable
-from unistream.state.backend import Cell
+from unistream.operators.stored_time import StoredTime
 
 _TIME = "__time"
 
@@ -100,7 +100,6 @@ class _RegularJoin(Operator):
         self._pairing = Pairing(spec, inputs, None)
         self._marked = spec.schema(inputs).changes is not Changes.APPEND
         self._timed = all(schema.event_time is not None for schema in inputs)
-        self._watermark = MIN_TIME
 
     def open(self, context: Context) -> None:
         self._context = context
@@ -108,8 +107,7 @@ class _RegularJoin(Operator):
             SideTable(context.state, name, schema.columns)
             for name, schema in zip(SIDES, self._inputs, strict=True)
         ]
-        self._cell: Cell = context.state.cell("time")
-        self._watermark = self._cell.get(MIN_TIME)
+        self._time = StoredTime(context.state.cell("time"))
 
     def process(self, batch: Batch, out: Output) -> None:
         side = batch.port
@@ -231,19 +229,19 @@ class _RegularJoin(Operator):
     def _forget(self) -> None:
         if self._spec.ttl is None:
             return
-        now = self._watermark if self._timed else self._context.clock.now()
+        now = self._time.now if self._timed else self._context.clock.now()
         if now not in (MIN_TIME, MAX_TIME):
             for table in self._tables:
                 table.forget(now - self._spec.ttl)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._watermark = watermark
+        self._time.advance(watermark)
         self._forget()
         self._context.metrics.set("rows_kept", sum(map(len, self._tables)))
 
     def before_checkpoint(self) -> None:
-        self._cell.set(self._watermark)
+        self._time.store()
 
     def explain_time(self) -> Mapping[str, Any]:
         kept = {f"{name}_rows_kept": len(table) for name, table in zip(SIDES, self._tables, strict=True)}
-        return {"watermark": self._watermark, **kept}
+        return {"watermark": self._time.now, **kept}

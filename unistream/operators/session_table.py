@@ -131,6 +131,11 @@ class SessionTable:
         """No open session ends before this tick."""
         return min(self._older_end, self._calendar.next_end)
 
+    def last_end(self) -> int:
+        """Where the last of all sessions ends."""
+        ends = [table.column(END).take(table.rows()).max(initial=MIN_TIME) for table in self.tables]
+        return int(max(ends))
+
     def _least_older_end(self) -> int:
         ends = self._older.column(END).take(self._older.rows())
         return int(ends.min()) if len(ends) else MAX_TIME

@@ -145,7 +145,7 @@ class UpdatingSessionOperator(SessionWindowOperator):
         return min(int(self._ends_of(table, rows).min(initial=MAX_TIME)) for table, rows in waiting)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._watermark = self._axis.tick(watermark)
+        self._watermark = self._reached(watermark)
         if self._next_end <= self._watermark:
             self._give(self._watermark, out)
             self._next_end = self._first_end()

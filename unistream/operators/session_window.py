@@ -146,8 +146,8 @@ class SessionWindowOperator(Operator):
         return frame.filter(~late)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        tick = self._axis.tick(watermark)
-        row_may_close = tick == MAX_TIME or (tick != MIN_TIME and self._low <= tick - self._gap)
+        tick = self._reached(watermark)
+        row_may_close = tick != MIN_TIME and self._low <= tick - self._gap
         if row_may_close or self._table.next_end() <= tick:
             self._fold()
             closed = self._table.take_closed(tick)
@@ -156,6 +156,13 @@ class SessionWindowOperator(Operator):
                 out.emit(result_frame(made, self._axis, self._columns))
         self._watermark = tick
         self._context.metrics.set("open_sessions", len(self._table))
+
+    def _reached(self, watermark: int) -> int:
+        """Where time stands at this watermark; at the end of the input, where the last session ends."""
+        if watermark == MAX_TIME:
+            self._fold()
+            return max(self._watermark, self._table.last_end())
+        return max(self._watermark, self._axis.tick(watermark))
 
     def output_watermark(self, watermark: int) -> int:
         return self._axis.micros(self._axis.tick(watermark))
@@ -231,8 +238,8 @@ class SessionWindowOperator(Operator):
 
 
 def horizon_of(watermark: int, lateness: int) -> int:
-    """The tick up to which sessions are forgotten; the ends of time stay what they are."""
-    return watermark if watermark in (MIN_TIME, MAX_TIME) else max(watermark - lateness, MIN_TIME)
+    """The tick up to which sessions are forgotten; the beginning of time stays what it is."""
+    return MIN_TIME if watermark == MIN_TIME else max(watermark - lateness, MIN_TIME)
 
 
 def _together(rows: pl.DataFrame) -> pl.DataFrame:

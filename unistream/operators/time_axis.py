@@ -73,6 +73,10 @@ class TimeAxis:
         per_tick, per_micro = self._scale
         return max(MIN_TIME, min(MAX_TIME, micros * per_micro // per_tick))
 
+    def after(self, tick: int) -> int:
+        """The least moment in microseconds that lies behind a tick."""
+        return max(self.micros(tick + 1), self.micros(tick) + 1)
+
     def all_micros(self, ticks: pl.Series) -> pl.Series:
         """Many ticks in microseconds."""
         per_tick, per_micro = self._scale

@@ -197,7 +197,7 @@ class _LookBack(_Versioned):
         self._swept = MIN_TIME
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._arrivals.watermark = watermark
+        self._arrivals.advance(watermark, [self._lefts.latest(), self._rights.latest()])
         horizon = self._arrivals.tick
         passed = self._rights.settle(horizon)
         lefts = self._lefts.settle(horizon)
@@ -237,7 +237,7 @@ class _LookAhead(_Versioned):
     """A left row waits until time has passed all that it could take; right rows until none can take them."""
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._arrivals.watermark = watermark
+        self._arrivals.advance(watermark, [self._lefts.latest(), self._rights.latest()])
         horizon = self._earlier(self._arrivals.tick, self._tolerance)
         lefts = self._lefts.settle(horizon)
         nearest = self._spec.strategy == "nearest"
@@ -249,7 +249,10 @@ class _LookAhead(_Versioned):
             empty = pl.DataFrame(schema={**self._inputs[RIGHT].columns, TICK: pl.Int64})
             self._emit(lefts, view.frame if view.frame.height else empty, out)
         self._lefts.drop(horizon)
-        self._rights.drop(self._earlier(horizon, self._tolerance) if nearest else horizon)
+        if not nearest:
+            self._rights.drop(horizon)
+        elif watermark != MAX_TIME:  # what is started again may look back beyond the end
+            self._rights.drop(self._earlier(horizon, self._tolerance))
         self._context.metrics.set("rows_kept", len(self._lefts) + len(self._rights))
 
     def output_watermark(self, watermark: int) -> int:

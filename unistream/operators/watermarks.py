@@ -290,11 +290,8 @@ class EventTimeOperator(Operator):
         self._times.held_back(source, self._clock.now())
 
     def output_watermark(self, watermark: int) -> int:
-        if watermark == MAX_TIME:
-            self._watermark = MAX_TIME
-        else:
-            self._watermark = max(self._watermark, self._times.watermark())
-        return self._watermark
+        self._watermark = max(self._watermark, self._times.watermark())
+        return MAX_TIME if watermark == MAX_TIME else self._watermark
 
     def next_wakeup(self) -> int | None:
         idle_after = self._spec.idle_after

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
@@ -157,7 +158,8 @@ class ClosingWindowOperator(Operator):
             self._store.add(frame, ticks)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        tick = self._axis.tick(watermark)
+        reached = self._closing_all() if watermark == MAX_TIME else self._axis.tick(watermark)
+        tick = max(self._late.watermark, reached)
         end = self._layout.last_end(tick)
         if end > self._fired:
             lowest = self._store.lowest()
@@ -168,6 +170,14 @@ class ClosingWindowOperator(Operator):
             self._fired = end
         self._late.advance(tick)
         self._context.metrics.set("rows_kept", len(self._store))
+
+    def _closing_all(self) -> int:
+        """Where the last of the windows that have rows ends: the end of the input is no later than that."""
+        last = self._store.highest()
+        if last is None:
+            return MIN_TIME
+        windows = self._layout.windows(np.array([last]), self._fired, MAX_TIME)
+        return int(windows.get_column(END).to_numpy().max(initial=MIN_TIME))
 
     def output_watermark(self, watermark: int) -> int:
         # A window still to come ends after this tick, so its last moment is this tick or later.

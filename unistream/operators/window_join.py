@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from unistream.elements import MIN_TIME, Batch
+from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.of_columns import columns_of
@@ -112,6 +112,10 @@ class SameAxis:
         """A moment in microseconds."""
         return self.left.tick(micros)
 
+    def after(self, tick: int) -> int:
+        """The least moment in microseconds that lies behind a tick."""
+        return self.left.after(tick)
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -162,7 +166,7 @@ class _WindowJoin(Operator):
         self._buffers[batch.port].add(rows)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        self._arrivals.watermark = watermark
+        self._arrivals.advance(watermark, (self._last_tick(buffer.latest()) for buffer in self._buffers))
         end = self._layout.last_end(self._arrivals.tick)
         if end > self._fired:
             self._fire(end, out)
@@ -170,6 +174,13 @@ class _WindowJoin(Operator):
             for buffer in self._buffers:
                 buffer.drop(self._layout.horizon(end))
         self._context.metrics.set("rows_kept", sum(map(len, self._buffers)))
+
+    def _last_tick(self, latest: int | None) -> int | None:
+        """Of the last window that holds this tick."""
+        if latest is None:
+            return None
+        panes = self._layout.panes.floor(pl.Series([latest])).to_numpy()
+        return int(self._layout.windows(panes, MIN_TIME, MAX_TIME).get_column(END).to_numpy().max()) - 1
 
     def output_watermark(self, watermark: int) -> int:
         # A window still to come ends after this tick, so its last moment is this tick or later.

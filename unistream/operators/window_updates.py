@@ -124,7 +124,8 @@ class UpdatingWindowOperator(Operator):
         self._table.touch(rows)
 
     def on_watermark(self, watermark: int, out: Output) -> None:
-        tick = self._axis.tick(watermark)
+        reached = self._closing_all() if watermark == MAX_TIME else self._axis.tick(watermark)
+        tick = max(self._late.watermark, reached)
         end = self._layout.last_end(tick)
         if end > self._fired:
             self._give(self._changed(end), out)
@@ -136,6 +137,10 @@ class UpdatingWindowOperator(Operator):
             rows = self._table.rows()
             self._table.delete(rows[self._ends_of(rows) <= self._late.open_until])
         self._context.metrics.set("open_windows", len(self._table))
+
+    def _closing_all(self) -> int:
+        """Where the last window ends: the end of the input is no later than that."""
+        return int(self._ends_of(self._table.rows()).max(initial=MIN_TIME))
 
     def _changed(self, until: int = MAX_TIME) -> RowIds:
         rows = self._table.rows()
