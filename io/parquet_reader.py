@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -143,11 +145,14 @@ class ParquetReader(Reader):
         if self._request.columns is not None:
             query = query.select(self._request.columns)
         try:
-            return query.collect(engine="streaming")
+            frame = query.collect(engine="streaming")
         except BaseException as error:
             raise_unless_data(error)
             self._blame(rows, error)
+            _check_unchanged(file.entry)
             raise broken(file.entry.path, error) from error
+        _check_unchanged(file.entry)  # or rows of two files would pass for those of one
+        return frame
 
     def _blame(self, rows: pl.LazyFrame, error: BaseException) -> None:
         """Raise `error` again if the rows can be read and only the filter fails on them."""
@@ -260,6 +265,19 @@ class ParquetReader(Reader):
             return read_footer(entry.path, column).least_time
         except (DataError, OSError):
             return None  # told when the file is begun
+
+
+def _check_unchanged(entry: FileEntry) -> None:
+    """What was just read must be of the file that was found."""
+    try:
+        found = Path(entry.path).stat()
+    except OSError:
+        return  # when it is gone, the next slice says so; this one is right
+    if (found.st_size, found.st_mtime_ns) != entry.stamp:
+        raise DataError(
+            f"{entry.path} was changed while it was read",
+            hint="write new content under a new name; files that a job reads must stay as they are",
+        )
 
 
 def _position(entry: FileEntry, row: int) -> list[int]:

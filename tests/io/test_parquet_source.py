@@ -367,6 +367,16 @@ class TestWatch:
         polls(again)
         assert "a.parquet" not in self.next_look(again, clock)
 
+    @pytest.mark.parametrize("fresh", [rows(5000, 1000), rows(5000, 10), rows(0, 5000)])
+    def test_a_file_replaced_while_it_is_read_is_no_mixture(self, folder: Path, fresh: pl.DataFrame) -> None:
+        reader = ParquetSource(folder / "a.parquet").open({}, Request())
+        first = reader.poll(300)
+        assert isinstance(first, Chunk) and first.frame["id"].to_list() == list(range(300))
+        fresh.write_parquet(folder / "new", row_group_size=100)
+        (folder / "new").replace(folder / "a.parquet")
+        with pytest.raises(DataError, match="was changed while it was read"):
+            polls(reader)
+
     def test_a_single_file_and_an_empty_folder(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(InvalidSettings, match="watch=True needs"):
             ParquetSource(folder / "a.parquet", watch=True)
