@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import polars as pl
 
-from unistream.errors import DataError
+from unistream.errors import DataError, InvalidQuery
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.listing import FileEntry, Listing
+from unistream.location import user_location
 
 
 def _whole_number(text: str) -> int:
@@ -22,9 +23,16 @@ def _whole_number(text: str) -> int:
     raise ValueError(text)
 
 
+def _day(text: str) -> date:
+    """A date as Polars reads it too; Python takes weeks and dates without dashes besides."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return date.fromisoformat(text)
+    raise ValueError(text)
+
+
 _TYPES: dict[pl.DataType, Callable[[str], Any]] = {
     pl.Int64(): _whole_number,
-    pl.Date(): date.fromisoformat,
+    pl.Date(): _day,
     pl.String(): str,
 }
 """Types of folder columns, the narrowest first, and how each reads its text."""
@@ -34,6 +42,12 @@ def folder_columns(listing: Listing, entries: list[FileEntry]) -> pl.Schema:
     """The columns the folders of these files name, none unless all files lie in some."""
     if not listing.has_hive_folders(entries):
         return pl.Schema()
+    if not entries:
+        raise InvalidQuery(
+            f"{', '.join(listing.patterns)}: no file yet to take the folder columns from",
+            user_location(),
+            "start when the first file is there, or leave hive=True out to go without such columns",
+        )
     names = list(entries[0].partition)
     return pl.Schema({name: _narrowest(entry.partition.get(name) for entry in entries) for name in names})
 
@@ -76,12 +90,18 @@ def folder_values(kinds: pl.Schema, partition: Mapping[str, str | None], path: s
 
 
 class WithFolderColumns(Reader):
-    """Adds the columns of the folders to what another reader gives; its splits are named like the files."""
+    """Adds the columns of the folders to what another reader gives; its splits are named like the files.
 
-    def __init__(self, inner: Reader, kinds: pl.Schema, columns: tuple[str, ...]) -> None:
+    Folders with the name of a column `in_files` are passed over: the column of the file wins.
+    """
+
+    def __init__(
+        self, inner: Reader, kinds: pl.Schema, columns: tuple[str, ...], in_files: Collection[str] = ()
+    ) -> None:
         self._inner = inner
         self._kinds = kinds
         self._columns = columns
+        self._in_files = in_files
         self._split = ""
         self._values: list[pl.Expr] = []
 
@@ -91,7 +111,8 @@ class WithFolderColumns(Reader):
             return given
         if given.split != self._split:
             partition = FileEntry(given.split, given.split, 0, 0).partition
-            self._values = folder_values(self._kinds, partition, given.split)
+            added = {key: value for key, value in partition.items() if key not in self._in_files}
+            self._values = folder_values(self._kinds, added, given.split)
             self._split = given.split
         return replace(given, frame=given.frame.with_columns(self._values).select(self._columns))
 

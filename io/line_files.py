@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from unistream.clock import SystemClock
 from unistream.durations import Duration, seconds
-from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.errors import DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import Position, Reader, Request, Source
 from unistream.io.compressed_bytes import COMPRESSED, open_bytes
 from unistream.io.csv_query import CsvQuery
@@ -24,7 +25,7 @@ from unistream.io.line_cutter import LineCutter
 from unistream.io.line_query import OwnReading
 from unistream.io.line_reader import LineReader
 from unistream.io.line_split import LineOptions
-from unistream.io.listing import Listing, Paths
+from unistream.io.listing import FileEntry, Listing, Paths
 from unistream.io.tail import TailReader
 from unistream.location import user_location
 from unistream.one_query import Reading, Terms
@@ -109,7 +110,7 @@ class LineFileSource(Source):
             return TailReader(self.listing, options, positions, request.clock, self.poll_seconds)
         watch = (request.clock, self.poll_seconds) if self.watch else None
         reader = LineReader(self.listing, options, positions, watch)
-        return WithFolderColumns(reader, folders, wanted) if folders else reader
+        return WithFolderColumns(reader, folders, wanted, self.format.columns) if folders else reader
 
     def lazy(self, terms: Terms) -> pl.LazyFrame | None:
         """The rows as our own reader gives them, or, to begin with, plain CSV as that of Polars does.
@@ -167,28 +168,45 @@ class LineFileSource(Source):
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def _beginning(self) -> tuple[bytes, str]:
-        """The first lines of the first file that has any, and its path."""
-        entries = self.listing.find(required=not (self.watch or self.tail))
-        for entry in entries:
-            stream = open_bytes(entry.path)
+    def _beginnings(self) -> Iterator[tuple[bytes, str]]:
+        """The first lines of each file that has any, and its path; of one that is written to, whole lines."""
+        for entry in self.listing.find(required=self.bounded):
+            growing = self._may_grow(entry)
             try:
-                data = stream.read(INFERENCE_BYTES)
-            finally:
-                stream.close()
+                data = _first_bytes(entry.path)
+            except DataError:  # cannot be decompressed
+                if growing:
+                    continue
+                raise
             if data.startswith(PARQUET):
                 raise InvalidQuery(
                     f"{entry.path} is a Parquet file, not lines of text",
                     user_location(),
                     "read it with us.scan_parquet(...)",
                 )
+            if growing or len(data) == INFERENCE_BYTES:
+                data = data[: data.rfind(b"\n") + 1]
             if data.strip():
-                return (data if len(data) < INFERENCE_BYTES else data[: data.rfind(b"\n") + 1]), entry.path
-        raise InvalidQuery(
+                yield data, entry.path
+
+    def _may_grow(self, entry: FileEntry) -> bool:
+        """Whether its last line may be torn. A watch takes a file as whole when it was left alone."""
+        return self.tail or (self.watch and entry.age(SystemClock()) <= self.poll_seconds)
+
+    def _no_rows_yet(self) -> InvalidQuery:
+        return InvalidQuery(
             f"{', '.join(self.listing.patterns)}: no rows yet to infer a schema from",
             user_location(),
             "pass schema=, a mapping of column to Polars type",
         )
+
+
+def _first_bytes(path: str) -> bytes:
+    stream = open_bytes(path)
+    try:
+        return stream.read(INFERENCE_BYTES)
+    finally:
+        stream.close()
 
 
 class NdjsonSource(LineFileSource):
@@ -211,8 +229,9 @@ class NdjsonSource(LineFileSource):
     def _make_format(self) -> Format:
         if self._given is not None:
             return NdjsonFormat(as_schema(self._given))
-        data, path = self._beginning()
-        return NdjsonFormat(infer_ndjson(data, path, INFERENCE_ROWS))
+        for data, path in self._beginnings():
+            return NdjsonFormat(infer_ndjson(data, path, INFERENCE_ROWS))
+        raise self._no_rows_yet()
 
 
 class CsvSource(LineFileSource):
@@ -258,19 +277,36 @@ class CsvSource(LineFileSource):
         return self._inferred()
 
     def _inferred(self) -> CsvFormat:
-        """The format with the types of the first rows, read as text under the names of the header."""
-        data, _ = self._beginning()
+        """The format with the columns of the first header and the types of the first rows.
+
+        A file with a header alone says nothing of types: that its columns are text would hold for all the
+        files that come. They are when no file has a row and no more come.
+        """
+        first: CsvFormat | None = None
+        for data, _ in self._beginnings():
+            texts, rows = self._as_text(data)
+            first = first or texts
+            frame = texts.decode(rows).frame.head(INFERENCE_ROWS)
+            if not frame.is_empty():
+                types = infer_csv(frame)
+                known = {name: types.get(name, text) for name, text in first.schema.items()}
+                return CsvFormat(pl.Schema(known), **self._csv)  # type: ignore[arg-type]
+        if first is None or not self.bounded:
+            raise self._no_rows_yet()
+        return first
+
+    def _as_text(self, data: bytes) -> tuple[CsvFormat, bytes]:
+        """The format with all columns as text under the names of the header, and the rows behind it."""
         probe = CsvFormat(pl.Schema({"column_1": pl.String()}), **self._csv)  # type: ignore[arg-type]
         cutter = LineCutter(probe.records_end, INFERENCE_BYTES)
         cutter.feed(data)
         cutter.finish()
         first = cutter.first_record()
         names = probe.header_fields(first.data if first else data)
-        rest = data[first.nbytes :] if first else b""
+        rows = data[first.nbytes :] if first else b""
         if not probe.has_header:
-            names, rest = [f"column_{index}" for index in range(1, len(names) + 1)], data
-        texts = CsvFormat(pl.Schema(dict.fromkeys(names, pl.String())), **self._csv)  # type: ignore[arg-type]
-        return CsvFormat(infer_csv(texts.decode(rest).frame.head(INFERENCE_ROWS)), **self._csv)  # type: ignore[arg-type]
+            names, rows = [f"column_{index}" for index in range(1, len(names) + 1)], data
+        return CsvFormat(pl.Schema(dict.fromkeys(names, pl.String())), **self._csv), rows  # type: ignore[arg-type]
 
 
 class TextSource(LineFileSource):

@@ -7,12 +7,14 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from unistream.clock import Clock
 from unistream.errors import ConnectorError, InvalidSettings, nearest
+from unistream.io.glob_paths import Glob, entries_of
 from unistream.location import user_location
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,10 @@ class FileEntry:
         """What changes when the content does."""
         return (self.size, self.mtime_ns)
 
+    def age(self, clock: Clock) -> float:
+        """Seconds since the last change."""
+        return clock.now() / 1e6 - self.mtime_ns / 1e9
+
     @property
     def partition(self) -> dict[str, str | None]:
         """The `key=value` folders of its name, in order, unescaped.
@@ -61,14 +67,28 @@ class FileEntry:
         }
 
 
+_WAY_AROUND = "give this process the right to read it, or pass the paths beside it as a list"
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """What the system refuses to show is an error that names it: its files are not silently left out."""
+    try:
+        yield
+    except OSError as error:
+        hint = _WAY_AROUND if isinstance(error, PermissionError) else None
+        problem = f"Cannot read {error.filename}: {error.strerror}"
+        raise ConnectorError(problem, user_location(), hint, retry_after=1.0) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Paths, globs (`**` too) and folders as the user gave them, made absolute.
 
     A folder stands for the files below it with one of `suffixes` (all when there are none). Folders and
     wildcards leave out names that begin with "_" or "." and suffixes of unfinished files; a file that is
-    named in full is always taken. `hive` asks for `key=value` folders as columns; None means "if there
-    are any".
+    named in full is always taken. Below a folder, and by wildcards from `**` on, links to folders are not
+    followed. `hive` asks for `key=value` folders as columns; None means "if there are any".
     """
 
     patterns: tuple[str, ...]
@@ -91,15 +111,17 @@ class Listing:
         return cls(absolute, suffixes, hive)
 
     @property
+    @_refusals_told()
     def root(self) -> str:
         """The deepest folder above everything the patterns can stand for."""
         return os.path.commonpath([_fixed_folder(pattern) for pattern in self.patterns])
 
+    @_refusals_told()
     def find(self, *, required: bool = True) -> list[FileEntry]:
         """All files now, each once, sorted by name below the root.
 
         Nothing there is a `ConnectorError` with the nearest names; with `required=False` only a folder
-        that does not exist is one.
+        that does not exist is one. So is a folder that cannot be read; one that goes meanwhile is not there.
         """
         root, found = self.root, dict[str, FileEntry]()
         for pattern in self.patterns:
@@ -110,6 +132,7 @@ class Listing:
                 raise _nothing_found(pattern, self.suffixes)
         return sorted(found.values(), key=lambda entry: entry.split)
 
+    @_refusals_told()
     def check_watchable(self, way_out: str) -> None:
         """Refuse to watch what cannot get new files: a single file. `way_out` is the hint."""
         for pattern in self.patterns:
@@ -135,21 +158,20 @@ class Listing:
         elif Path(pattern).exists():
             yield pattern
         elif glob.has_magic(pattern):
-            fixed = len(_fixed_folder(pattern)) + 1
-            for path in glob.iglob(pattern, recursive=True, include_hidden=True):  # noqa: PTH207 (Path.glob knows no hidden names)
-                if _is_offered(path[fixed:], pattern[fixed:]):
-                    yield from self._walk(path) if Path(path).is_dir() else (path,)
+            folder = _fixed_folder(pattern)
+            below = pattern.removeprefix(folder).lstrip("/")
+            for path in Glob(below, _offers(below)).paths(folder):
+                yield from self._walk(path) if Path(path).is_dir() else (path,)
 
     def _walk(self, folder: str) -> Iterator[str]:
         """Files below `folder`; links to folders are not followed, so that no loop is possible."""
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(HIDDEN) or entry.name.endswith(UNFINISHED):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(entry.path)
-                elif entry.name.endswith(self.suffixes or ("",)) and entry.is_file():
-                    yield entry.path
+        for entry in entries_of(folder):
+            if entry.name.startswith(HIDDEN) or entry.name.endswith(UNFINISHED):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(entry.path)
+            elif entry.name.endswith(self.suffixes or ("",)) and entry.is_file():
+                yield entry.path
 
 
 class FileWatch:
@@ -210,8 +232,7 @@ class FileWatch:
 
     def _is_settled(self, entry: FileEntry) -> bool:
         """Nobody has written to it since the last look, or for as long as there is between two looks."""
-        age = self._clock.now() / 1e6 - entry.mtime_ns / 1e9
-        return age > self._poll or self._unripe.get(entry.split) == entry.stamp
+        return entry.age(self._clock) > self._poll or self._unripe.get(entry.split) == entry.stamp
 
     def _is_complete(self, entry: FileEntry) -> bool:
         try:
@@ -246,22 +267,24 @@ def _entry(path: str, root: str) -> FileEntry | None:
     """The file at `path`, or None when it has gone since it was listed or is no regular file."""
     try:
         found = os.stat(path)  # noqa: PTH116 (a Path per file is half of the cost in large folders)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
     return FileEntry(path, path.removeprefix(root).lstrip("/"), found.st_size, found.st_mtime_ns)
 
 
-def _is_offered(name: str, pattern: str) -> bool:
-    """Whether a wildcard may stand for this name: a hidden or unfinished part must be spelled out."""
-    parts = name.split("/")
-    spelled_out = tuple(part[0] for part in pattern.split("/") if part.startswith(HIDDEN))
-    if any(part.startswith(HIDDEN) and not part.startswith(spelled_out or ("\0",)) for part in parts):
-        return False
-    if any(part.endswith(UNFINISHED) for part in pattern.split("/")):
-        return True
-    return not any(part.endswith(UNFINISHED) for part in parts)
+def _offers(pattern: str) -> Callable[[str], bool]:
+    """Whether wildcards of this pattern may stand for a name: a hidden or unfinished one is spelled out."""
+    parts = pattern.split("/")
+    spelled_out = tuple(part[0] for part in parts if part.startswith(HIDDEN))
+    left_out = () if any(part.endswith(UNFINISHED) for part in parts) else UNFINISHED
+
+    def offers(name: str) -> bool:
+        is_hidden = name.startswith(HIDDEN) and not name.startswith(spelled_out)
+        return not is_hidden and not name.endswith(left_out)
+
+    return offers
 
 
 def _nothing_found(pattern: str, suffixes: tuple[str, ...]) -> ConnectorError:
@@ -277,13 +300,21 @@ def _nothing_found(pattern: str, suffixes: tuple[str, ...]) -> ConnectorError:
     while not parent.is_dir() and parent != parent.parent:
         missing, parent = parent, parent.parent
     what = "No file matches" if glob.has_magic(pattern) else "No such file or folder:"
-    names = sorted(os.listdir(parent))[:10_000]  # noqa: PTH208
-    near = None if glob.has_magic(missing.name) else nearest(missing.name, names)
+    near = None if glob.has_magic(missing.name) else nearest(missing.name, _names(parent)[:10_000])
     hint = f"did you mean {str(parent / near)!r}?" if near else _holds(parent) or f"{parent} is empty"
     return ConnectorError(f"{what} {pattern}", user_location(), hint)
 
 
 def _holds(folder: Path) -> str:
     """A few of the names in a folder, as a hint."""
-    names = sorted(os.listdir(folder))  # noqa: PTH208
+    if not os.access(folder, os.R_OK):
+        return f"what {folder} holds cannot be read"
+    names = _names(folder)
     return f"{folder} holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except OSError:  # hints are all that it is for
+        return []

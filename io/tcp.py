@@ -47,9 +47,10 @@ class TcpSource(Source):
     To connect (`listen=False`): a server that is away or closes is tried again after 0.1 to 5 s, for ever or
     for `give_up_after`; `on_close="end"` makes the source bounded, it ends when the server closes.
 
-    To listen: at most `max_connections` are read at a time, others wait their turn, and one that ends no
-    line within `idle_timeout` is closed. An address without host (":9000") is reached from this machine
-    only; write "0.0.0.0:9000" to let others send. Each connection is a split with a watermark of its own.
+    To listen: at most `max_connections` are read at a time, others wait their turn. One that ends no line
+    within `idle_timeout` is closed if it has begun one, or if others wait for its place. An address without
+    host (":9000") is reached from this machine only; write "0.0.0.0:9000" to let others send. Each
+    connection is a split with a watermark of its own.
 
     A socket cannot be read again: at most once. With `spool`, a folder of this job alone, bytes are kept in
     files before their rows go on, and removed when a checkpoint covers them: no row is lost when the
@@ -94,6 +95,13 @@ class TcpSource(Source):
         for what, value in (("max_line_bytes", max_line_bytes), ("max_connections", max_connections)):
             if value < 1:
                 raise InvalidSettings(f"{what} must be at least 1, not {value}", user_location())
+        idle_seconds = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
+        if idle_seconds is not None and idle_seconds <= 0:
+            raise InvalidSettings(
+                f"idle_timeout must be more than zero, not {idle_timeout!r}",
+                user_location(),
+                "None closes nobody",
+            )
         fields = {
             "address": Address.parse(address, listen),
             "format": line_format(format, schema),
@@ -103,7 +111,7 @@ class TcpSource(Source):
             "on_close": on_close,
             "max_line_bytes": max_line_bytes,
             "max_connections": max_connections,
-            "idle_timeout": None if idle_timeout is None else seconds(idle_timeout, "idle_timeout"),
+            "idle_timeout": idle_seconds,
             "give_up_after": None if give_up_after is None else seconds(give_up_after, "give_up_after"),
         }
         for name, checked in fields.items():

@@ -24,6 +24,7 @@ DRAIN_BYTES = 1 << 20
 CONNECT_SECONDS = 10.0
 _ACCEPT_PAUSE = 1.0
 _IDLE_CHECK = 0.25
+_NEWLINE = 10
 
 BufferMaker = Callable[[], LineBuffer]
 
@@ -40,6 +41,7 @@ class Connection:
         self.broken = False
         self._buffer = buffer
         self._begun = False
+        self._in_line = False
 
     def receive(self, scratch: bytearray) -> None:
         """Take what the kernel has, at least half of `scratch` if there is so much.
@@ -61,6 +63,8 @@ class Connection:
                 if filled < len(scratch) // 2:
                     break  # asking again would mostly say that there is no more, and the next look tells
         self._buffer.feed(scratch, filled)
+        if filled:
+            self._in_line = scratch[filled - 1] != _NEWLINE
 
     def take(self, max_rows: int, now: float) -> list[Piece]:
         """Whole lines, about `max_rows`; behind the end of the connection also the last, unfinished one."""
@@ -84,6 +88,10 @@ class Connection:
     def has_lines(self) -> bool:
         """Whether `take` has more to give without `receive`."""
         return self._buffer.has_lines()
+
+    def has_begun_line(self) -> bool:
+        """Whether the rest of a line is awaited, also of one that was given up, or of a quoted field."""
+        return self._in_line or bool(self._buffer.rest())
 
 
 class Peers(ABC):
@@ -110,7 +118,11 @@ class Peers(ABC):
 
 
 class Listener(Peers):
-    """Accepts up to `most` connections; further ones wait in the kernel until one of them goes."""
+    """Accepts up to `most` connections; further ones wait in the kernel until one of them goes.
+
+    Who ends no line for `idle` seconds is sent away when a line was begun, or when others wait: of those
+    who are merely quiet one at a time, the longest quiet first. What such a one sends next is lost.
+    """
 
     def __init__(
         self, address: Address, most: int, idle: float | None, buffers: BufferMaker, clock: Clock
@@ -152,6 +164,7 @@ class Listener(Peers):
                 self._accept_again = self._clock.steady() + _ACCEPT_PAUSE
                 break
             peer.setblocking(False)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # quiet ones may stay, dead ones not
             self._accepted += 1
             split = f"{Address(where[0], where[1])}#{self._accepted}"
             connection = Connection(peer, split, self._buffers(), self._clock.steady())
@@ -167,15 +180,33 @@ class Listener(Peers):
         self._accepting = accepting
 
     def _idlers(self, busy: list[Connection]) -> list[Connection]:
-        """Connections that have not ended a line for too long, now closed."""
+        """Connections that have not ended a line for too long and may not stay, now closed."""
         now = self._clock.steady()
         if self._idle is None or now - self._idle_checked < _IDLE_CHECK:
             return []
         self._idle_checked = now
-        idlers = [c for c in self._connections if now - c.last_line_at > self._idle and c not in busy]
-        for connection in idlers:
-            connection.closed = connection.broken = True
-        return idlers
+        still = [c for c in self._connections if not (c.closed or c.has_lines() or c in busy)]
+        idle = [c for c in still if now - c.last_line_at > self._idle]
+        going = [c for c in idle if c.has_begun_line()]
+        for connection in going:
+            self._send_away(connection, f"did not end its line for {self._idle:g} s")
+        if idle and not going and self._others_wait():
+            going = [min(idle, key=lambda c: c.last_line_at)]
+            self._send_away(going[0], f"ended no line for {self._idle:g} s while others wait for a place")
+        return going
+
+    def _others_wait(self) -> bool:
+        """Whether somebody asks for a place and none is free, or about to be."""
+        if len(self._connections) < self._most or any(c.closed for c in self._connections):
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    @staticmethod
+    def _send_away(connection: Connection, reason: str) -> None:
+        logger.warning("%s is closed: it %s (idle_timeout)", connection.split, reason)
+        connection.closed = connection.broken = True
 
     def lose(self, connection: Connection) -> bool:
         self._selector.unregister(connection.socket)

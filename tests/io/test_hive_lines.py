@@ -58,3 +58,35 @@ def test_a_file_in_another_kind_of_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "day=soon" / "x.csv").write_text("n\n1\n")
     with pytest.raises(us.JobFailed, match="'soon', which is no Date"):
         stream.collect()
+
+
+def test_a_week_is_no_date(tmp_path: Path) -> None:
+    for week in ("2026-W05", "2026-W06-1"):
+        (tmp_path / f"week={week}").mkdir()
+        (tmp_path / f"week={week}" / "x.csv").write_text("n\n1\n")
+    read = us.scan_csv(tmp_path)
+    assert read.schema["week"] == pl.String
+    assert read.collect()["week"].to_list() == ["2026-W05", "2026-W06-1"]
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_column_of_the_file_wins_beside_other_folders(tmp_path: Path, form: str) -> None:
+    for month in ("01", "02"):
+        folder = tmp_path / "year=2026" / f"month={month}"
+        folder.mkdir(parents=True)
+        rows = pl.DataFrame({"year": [2025], "n": [int(month)]})
+        getattr(rows, f"write_{form}")(folder / f"x.{form}")
+    read = getattr(us, f"scan_{form}")(tmp_path)
+    rows = pl.DataFrame({"year": [2025, 2025], "n": [1, 2], "month": [1, 2]})
+    assert read.collect().sort("n").equals(rows)
+    assert read.select("month").collect().sort("month").equals(rows.select("month"))
+    assert read.collect(settings=us.Settings(whole_query=False)).sort("n").equals(rows)
+
+
+def test_folder_columns_need_a_file(tmp_path: Path) -> None:
+    options = {"schema": {"n": pl.Int64}, "watch": True}
+    with pytest.raises(us.InvalidQuery, match="no file yet to take the folder columns from") as caught:
+        us.scan_ndjson(tmp_path, hive=True, **options)
+    assert caught.value.hint
+    assert us.scan_ndjson(tmp_path, **options).columns == ["n"]
+    assert us.scan_ndjson(tmp_path, hive=False, **options).columns == ["n"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,91 @@ def test_links_to_folders_make_no_loop(tree: Path) -> None:
         "sub/c.csv",
         "sub/deep/d.csv",
     ]
+
+
+def test_two_stars_follow_no_links_to_folders(tree: Path) -> None:
+    (tree / "latest").symlink_to(tree / "sub")
+    (tree / "sub" / "loop").symlink_to(tree)
+    (tree / "sub" / "deep" / "loop").symlink_to(tree / "sub")
+    (tree / "link.csv").symlink_to(tree / "a.csv")
+    once = ["a.csv", "b.csv", "link.csv", "sub/c.csv", "sub/deep/d.csv"]
+    assert splits(Listing.of(tree / "**" / "*.csv")) == once
+    assert splits(Listing.of(tree / "**" / "*", (".csv",))) == [*once[:3], "notes.txt", *once[3:]]
+    assert splits(Listing.of(tree / "**", (".csv",))) == [*once[:3], "notes.txt", *once[3:]]
+    assert splits(Listing.of(tree / "**" / "*" / "*.csv")) == once[3:]
+    assert splits(Listing.of(tree / "**" / "d*" / "**" / "*.csv")) == once[4:]
+
+
+def test_links_that_are_spelled_out_are_followed(tree: Path) -> None:
+    (tree / "latest").symlink_to(tree / "sub")
+    assert splits(Listing.of(tree / "latest" / "**" / "*.csv")) == ["c.csv", "deep/d.csv"]
+    assert splits(Listing.of(tree / "**" / "latest" / "*.csv")) == ["latest/c.csv"]
+    assert splits(Listing.of(tree / "lat*" / "*.csv")) == ["latest/c.csv"]
+    assert splits(Listing.of(tree / "lat*", (".csv",))) == ["latest/c.csv", "latest/deep/d.csv"]
+    assert splits(Listing.of(tree / "lat*" / "**" / "*.csv")) == ["latest/c.csv", "latest/deep/d.csv"]
+
+
+Break = Callable[[str, Path, OSError], None]
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Break:
+    """Make a function of `os` fail for one path."""
+
+    def break_it(function: str, place: Path, error: OSError) -> None:
+        real = getattr(os, function)
+
+        def failing(path: object, *args: object, **options: object) -> object:
+            if str(path).rstrip("/") == str(place):
+                raise OSError(error.errno, error.strerror, str(place))
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(os, function, failing)
+
+    return break_it
+
+
+REFUSED = PermissionError(errno.EACCES, "Permission denied")
+GONE = FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.csv", "**/c.csv", "s*/*.csv", "*", "sub/*.csv"])
+def test_a_folder_that_cannot_be_read_is_named(tree: Path, broken: Break, pattern: str) -> None:
+    broken("scandir", tree / "sub", REFUSED)
+    with pytest.raises(ConnectorError, match=f"Cannot read {tree}/sub: Permission denied") as caught:
+        Listing.of(tree / pattern, (".csv",)).find()
+    assert caught.value.hint
+    assert caught.value.retry_after
+
+
+def test_a_hidden_folder_need_not_be_readable(tree: Path, broken: Break) -> None:
+    broken("scandir", tree / "_log", REFUSED)
+    once = ["a.csv", "b.csv", "sub/c.csv", "sub/deep/d.csv"]
+    assert splits(Listing.of(tree, (".csv",))) == splits(Listing.of(tree / "**" / "*.csv")) == once
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.csv", "**", "*"])
+@pytest.mark.parametrize("gone", [GONE, NotADirectoryError(errno.ENOTDIR, "Not a directory")])
+def test_a_folder_that_goes_while_it_is_listed_is_not_there(
+    tree: Path, broken: Break, pattern: str, gone: OSError
+) -> None:
+    broken("scandir", tree / "sub" / "deep", gone)
+    found = splits(Listing.of(tree / pattern, (".csv",)))
+    assert [name for name in found if name.startswith("sub")] == ["sub/c.csv"]
+
+
+@pytest.mark.parametrize("pattern", ["", "sub/c.csv", "**/c.csv", "*/c.csv"])
+def test_a_file_that_cannot_be_looked_at_is_named(tree: Path, broken: Break, pattern: str) -> None:
+    for function in ("stat", "lstat"):
+        broken(function, tree / "sub" / "c.csv", REFUSED)
+    with pytest.raises(ConnectorError, match=f"Cannot read {tree}/sub/c.csv: Permission denied"):
+        Listing.of(tree / pattern, (".csv",)).find(required=False)
+
+
+def test_a_folder_that_cannot_be_read_has_no_near_names(tree: Path, broken: Break) -> None:
+    broken("listdir", tree, REFUSED)
+    with pytest.raises(ConnectorError, match=r"No such file or folder: .*/x\.csv"):
+        Listing.of(tree / "x.csv").find()
 
 
 @pytest.mark.parametrize(

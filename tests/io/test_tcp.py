@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import polars as pl
 import pytest
 
+import unistream as us
 from unistream.clock import Clock, Random, SystemClock
 from unistream.errors import ConnectorError, DataError, InvalidQuery, InvalidSettings
 from unistream.io.base import Chunk, Exhausted, Replay, Request, Wait
@@ -34,6 +35,10 @@ def listening(clock: Clock | None = None, **options: object) -> Iterator[TcpRead
         yield reader
     finally:
         reader.close()
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
 
 
 def connect(reader: TcpReader) -> socket.socket:
@@ -176,22 +181,111 @@ class HandClock(SystemClock):
         return self.time
 
 
-def test_a_connection_that_ends_no_line_in_time_is_closed() -> None:
+def poll_idle(reader: TcpReader, clock: HandClock, seconds: int) -> None:
+    """Let so many seconds pass in which nobody sends and nobody is closed."""
+    for _ in range(10):
+        clock.time += seconds / 10
+        assert isinstance(reader.poll(10), Wait)
+
+
+@pytest.mark.parametrize("format", ["ndjson", "csv"])
+def test_a_connection_that_does_not_end_its_line_in_time_is_closed(
+    format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = {"ndjson": b'{"n"', "csv": b'1,"two\n'}[format]
+    whole = {"ndjson": line(9), "csv": b"9,x\n"}[format]
+    clock = HandClock()
+    with listening(clock, idle_timeout="30s", format=format) as reader, connect(reader) as quiet:
+        quiet.sendall(whole)
+        assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [9]
+        with connect(reader) as slow:
+            slow.sendall(begun)
+            poll_idle(reader, clock, 29)
+            clock.time += 5
+            chunks = read_until(reader, ended(1))
+            assert rejected(chunks) == [(1, "the connection broke off in the middle of the line")]
+            assert slow.recv(10) == b""
+        assert "did not end its line for 30 s" in caplog.text
+        quiet.sendall(whole)
+        assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [9]
+
+
+def test_a_line_that_is_too_long_is_not_ended_either() -> None:
+    clock = HandClock()
+    with listening(clock, idle_timeout="30s", max_line_bytes=10) as reader, connect(reader) as slow:
+        slow.sendall(b"x" * 50)
+        chunks = read_until(reader, lambda c: bool(rejected(c)))
+        clock.time += 31
+        chunks += read_until(reader, ended(1))
+        assert rejected(chunks) == [(1, "the line is longer than 10 bytes")]
+
+
+def test_a_quiet_connection_keeps_its_place_until_others_wait_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = HandClock()
     with listening(clock, idle_timeout="30s", max_connections=2) as reader:
-        busy, slow = connect(reader), connect(reader)
-        slow.sendall(b'{"n"')
-        for n in range(4):
-            busy.sendall(line(n))
-            assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [n]
-            clock.time += 11
-        chunks = read_until(reader, ended(1))
-        assert rejected(chunks) == [(1, "the connection broke off in the middle of the line")]
-        assert slow.recv(10) == b""
-        busy.sendall(line(9))
-        assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [9]
+        quiet, busy = connect(reader), connect(reader)
+        for sock in (quiet, busy):
+            sock.sendall(line(1))
+        read_until(reader, lambda c: len(numbers(c)) == 2)
+        poll_idle(reader, clock, 200)
+        busy.sendall(line(2))
+        assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [2]
+        with connect(reader) as third:
+            third.sendall(line(3))
+            clock.time += 1
+            chunks = read_until(reader, lambda c: numbers(c) == [3])
+            assert [chunk.split for chunk in chunks if chunk.ended] == [f"127.0.0.1:{port_of(quiet)}#1"]
+            assert rejected(chunks) == []
+            assert quiet.recv(10) == b""
+            assert "ended no line for 30 s while others wait" in caplog.text
+            poll_idle(reader, clock, 20)
+            busy.sendall(line(4))
+            assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [4]
+        quiet.close()
         busy.close()
-        slow.close()
+
+
+def test_no_more_quiet_connections_are_closed_than_others_wait() -> None:
+    clock = HandClock()
+    with listening(clock, idle_timeout="30s", max_connections=3) as reader:
+        socks = [connect(reader) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(line(1))
+            read_until(reader, lambda c: bool(numbers(c)))
+            clock.time += 1
+        clock.time += 60
+        with connect(reader) as other:
+            other.sendall(line(2))
+            chunks = read_until(reader, lambda c: numbers(c) == [2])
+            assert sum(chunk.ended for chunk in chunks) == 1
+            assert socks[0].recv(10) == b""
+            poll_idle(reader, clock, 20)
+            for sock in socks[1:]:
+                sock.sendall(line(3))
+            assert numbers(read_until(reader, lambda c: len(numbers(c)) == 2)) == [3, 3]
+        for sock in socks:
+            sock.close()
+
+
+def test_without_an_idle_timeout_nobody_is_closed() -> None:
+    clock = HandClock()
+    with listening(clock, idle_timeout=None, max_connections=1) as reader:
+        with connect(reader) as slow, connect(reader):
+            slow.sendall(line(1)[:5])
+            poll_idle(reader, clock, 200)
+            slow.sendall(line(1)[5:])
+            assert numbers(read_until(reader, lambda c: bool(numbers(c)))) == [1]
+        read_until(reader, ended(2))
+
+
+def test_the_idle_timeout_is_more_than_zero() -> None:
+    for none in ("0s", -1):
+        with pytest.raises(InvalidSettings, match="idle_timeout must be more than zero"):
+            us.scan_socket(":9000", schema=SCHEMA, listen=True, idle_timeout=none)
+    scan = us.scan_socket(":9000", schema=SCHEMA, listen=True, idle_timeout="5m")
+    assert scan.schema == SCHEMA
 
 
 def test_csv_and_text() -> None:

@@ -195,11 +195,15 @@ def scan_socket(
     spool: str | Path | None = None,
     on_error: OnError = "fail",
     on_close: Literal["reconnect", "end"] = "reconnect",
+    idle_timeout: Duration | None = "30s",
 ) -> Stream:
     """Lines from a TCP server at "host:port", or from whoever connects when `listen` is set.
 
     A socket cannot be read again: at most once, unless `spool` names a folder in which bytes are kept
     until a checkpoint covers them. A server that closes or is away is tried again with growing pauses.
+
+    Whoever connects may be quiet for long. One that ends no line within `idle_timeout` is closed when it has
+    begun one, or when all 64 places are taken and others wait; None closes nobody.
     """
     from unistream.io.tcp import TcpSource
 
@@ -212,6 +216,7 @@ def scan_socket(
             spool=spool,
             on_error=on_error,
             on_close=on_close,
+            idle_timeout=idle_timeout,
         )
     )
 
