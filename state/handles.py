@@ -18,13 +18,9 @@ import polars as pl
 from unistream.durations import Duration, microseconds
 from unistream.errors import DataError, InvalidSettings, StateError
 from unistream.state.backend import RowIds, StateStore
-from unistream.state.timers import TIME, Timers
+from unistream.state.entry_lives import EntryLives, written_column
 
-_WRITTEN = "@"
-"""Ending of the column with the time an entry was last written, for entries that live for a while only."""
 _NOWHERE = 1 << 62
-_EXPIRIES_PER_LIFE = 8
-"""Entries go in bunches: they cannot be seen any more after their time, and are removed an eighth later."""
 
 
 class Cursor:
@@ -42,7 +38,8 @@ class Cursor:
 
 class State(ABC):
     """What the kinds of state share. With `ttl` an entry is forgotten so long (processing time) after it
-    was last written."""
+    was last written. A job that is started again with another one holds the entries that are there to it;
+    where there was none, they count as written when that run began."""
 
     dtype: pl.DataType
 
@@ -306,11 +303,11 @@ class KeyedStates:
 
     def __init__(self, store: StateStore, keys: pl.Schema, handles: Mapping[str, State]) -> None:
         self._handles = handles
+        lives = {name: handle.ttl for name, handle in handles.items() if handle.ttl is not None}
         values: dict[str, pl.DataType] = {name: handle.dtype for name, handle in handles.items()}
-        self._lives = {name: handle.ttl for name, handle in handles.items() if handle.ttl is not None}
-        values |= {name + _WRITTEN: pl.Int64() for name in self._lives}
+        values |= {written_column(name): pl.Int64() for name in lives}
         self._table = store.keyed("states", keys, pl.Schema(values))
-        self._expiry = Timers(store, "expiry", keys) if self._lives else None
+        self._lives = EntryLives(store, self._table, keys, lives)
         self._keys = pl.DataFrame(schema=keys)
         self._rows: RowIds = np.empty(0, dtype=np.int64)
 
@@ -319,13 +316,13 @@ class KeyedStates:
         self._keys = keys
         if not self._handles:
             return
+        self._lives.begin(now)
         self._rows, _ = self._table.upsert(keys)
         stored = self._table.read(self._rows)
         for name, handle in self._handles.items():
             handle.load(stored[name])
             if name in self._lives:
-                written = self._table.column(name + _WRITTEN).take(self._rows)
-                over = (written + self._lives[name] <= now) & stored[name].is_not_null().to_numpy()
+                over = self._lives.over(name, self._rows, now) & stored[name].is_not_null().to_numpy()
                 handle.forget(np.flatnonzero(over).tolist())
 
     def save(self, now: int) -> None:
@@ -337,32 +334,23 @@ class KeyedStates:
                 self._table.write(rows, handle.stored(name, places).to_frame())
                 if name in self._lives:
                     there = ~handle.absent()[places]
-                    self._renew(name, np.array(places)[there].tolist(), rows[there], now)
+                    written = self._keys[np.array(places)[there].tolist()]
+                    self._lives.renew(name, rows[there], written, now)
         if self._handles:
             empty = np.logical_and.reduce([handle.absent() for handle in self._handles.values()])
             self._table.delete(self._rows[empty])
 
     def next_expiry(self) -> int | None:
         """When `expire` is wanted."""
-        return None if self._expiry is None else self._expiry.next_time()
+        return self._lives.next_time()
 
     def expire(self, now: int) -> None:
         """Remove entries whose time is over."""
-        if self._expiry is None:
-            return
-        due = self._expiry.due(now).drop(TIME).unique(maintain_order=True)
-        there = due.filter(pl.Series(self._table.find(due) >= 0))
-        if there.height:
-            self.load(there, now)
+        self._lives.begin(now)
+        due = self._lives.due(now)
+        if due.height:
+            self.load(due, now)
             self.save(now)
-
-    def _renew(self, name: str, places: list[int], rows: RowIds, now: int) -> None:
-        assert self._expiry is not None
-        self._table.column(name + _WRITTEN)[rows] = now
-        self._table.touch(rows)
-        step = max(self._lives[name] // _EXPIRIES_PER_LIFE, 1)
-        time = -(-(now + self._lives[name]) // step) * step
-        self._expiry.register(np.full(len(rows), time), self._keys[places])
 
 
 def _dtype(dtype: Any) -> pl.DataType:

@@ -37,10 +37,16 @@ def paced(step: int, end: int = 10_000, **time: str) -> us.Stream:
 class Watched:
     """A job ticked by hand."""
 
-    def __init__(self, asked: us.Stream, settings: us.Settings = MINUTES, until: str = "end") -> None:
+    def __init__(
+        self,
+        asked: us.Stream,
+        settings: us.Settings = MINUTES,
+        until: str = "end",
+        also: Sequence[us.Job] = (),
+    ) -> None:
         self.sink = MemorySink()
         self.clock = VirtualClock()
-        job = Job((Write(input=asked._node, sink=self.sink),))
+        job = us.job(Job((Write(input=asked._node, sink=self.sink),)), *also)
         self.runtime: LocalRuntime = job.runtime(
             clock=self.clock,
             threads=False,
@@ -201,6 +207,31 @@ def test_held_back_across_a_restart(tmp_path: Path) -> None:
     run(None)
     written = sorted(pl.read_parquet(tmp_path / "out").rows())
     assert written == Watched(query, UNLIMITED).to_end()
+
+
+def ruled(rows: us.Stream, rules: us.Stream) -> us.Job:
+    """A job in which `rows` wait until those rules are there that are there."""
+    return rows.broadcast(rules, lambda frame, table: frame).sink(MemorySink())
+
+
+def test_a_source_that_waits_for_rules_does_not_hold_the_rules_back() -> None:
+    slow, fast = paced(20, 3_000), paced(1_000, 3_000)
+    waiting = Watched(joined(slow, fast), also=[ruled(slow, fast)])
+    waiting.steps(2)
+    assert len(waiting.held()) == 1
+    assert "has not given its first rows" in next(iter(waiting.held().values()))
+    assert waiting.to_end() == Watched(joined(slow, fast), UNLIMITED).to_end()
+
+
+def test_a_source_that_waits_for_rules_is_not_let_go_by_those_it_meets() -> None:
+    slow, fast = paced(20, 4_000), paced(1_000, 4_000)
+    rules = us.scan(ListSource(SCHEMA, [rows([n]) for n in range(5)]))  # one a tick, and without a time
+    watched = Watched(slow.union(fast), also=[ruled(slow, rules)])
+    waiting = "held back: list-3 has not given its first rows"
+    for _ in range(4):
+        watched.steps(1)
+        assert list(watched.held().values()) == [waiting]
+    assert len(watched.to_end()) == 8_000
 
 
 def test_with_reader_threads_a_held_source_fills_its_queue_and_goes_on() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unistream.durations import Duration, microseconds, spelled
@@ -72,16 +72,17 @@ class Alignment:
         if all(member.allowed is None for member in members):
             self._groups = []
 
-    def step(self, now: int) -> None:
-        """Hold back and let go."""
+    def step(self, now: int, apart: Collection[SourceTask]) -> None:
+        """Hold back and let go, but for those `apart`: they wait for others, which may not wait for them."""
         for group in self._groups:
-            self._align(group, now)
+            self._align([member for member in group if member.task not in apart], now)
 
-    def lets_go(self, now: int) -> bool:
+    def lets_go(self, now: int, apart: Collection[SourceTask]) -> bool:
         """Whether a source that is held back may go on now."""
-        held = [member for group in self._groups for member in group if member.task.held is not None]
+        members = [member for group in self._groups for member in group if member.task not in apart]
+        held = [member for member in members if member.task.held is not None]
         if held:
-            self.step(now)
+            self.step(now, apart)
         return any(member.task.held is None for member in held)
 
     def _align(self, group: Sequence[_Member], now: int) -> None:

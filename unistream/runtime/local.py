@@ -196,8 +196,8 @@ class LocalRuntime:
         """One round through all tasks; false when nothing can come any more."""
         self._questions.answer()
         now = self._with.clock.now()
-        self._alignment.step(now)
         self._precedence.step()
+        self._alignment.step(now, self._precedence.waiting)
         with point("tick"):
             for task in self.tasks.values():
                 task.run(now)
@@ -221,7 +221,9 @@ class LocalRuntime:
 
     def _took_input(self) -> bool:
         """Whether there is no need to wait: something came in, or a source was just let go."""
-        if self._precedence.lets_go() or self._alignment.lets_go(self._with.clock.now()):
+        if self._precedence.lets_go():
+            return True
+        if self._alignment.lets_go(self._with.clock.now(), self._precedence.waiting):
             return True
         return any(task.took for task in self.tasks.values() if isinstance(task, SourceTask))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from unistream.operators.base import OperatorSpec
 from unistream.runtime.alignment import HeldBack
@@ -24,24 +24,24 @@ class Precedence:
             spec = task.vertex.payload
             for port in spec.first_inputs if isinstance(spec, OperatorSpec) else ():
                 self._put_first(inputs[port], behind[task])
-        self._held: dict[SourceTask, HeldBack] = {}
 
     def _put_first(self, first: frozenset[SourceTask], all: frozenset[SourceTask]) -> None:
         for source in all - first:
             known = self._waits.setdefault(source, [])
             known += [one for one in first if one not in known and not _follows(one, source, self._waits)]
 
+    @property
+    def waiting(self) -> Collection[SourceTask]:
+        """Those it holds back: nobody else is to hold them, to let them go or to wait for them."""
+        return self._waits.keys()
+
     def step(self) -> None:
-        """Hold back, beside whoever else does, and let go for good."""
+        """Hold back, and let go for good."""
         for source in list(self._waits):
             first = self._still_first(source)
-            if first:
-                held = self._held[source] = HeldBack(None, first[0].vertex.id, "has not given its first rows")
-                source.hold(held)
-                continue
-            del self._waits[source]
-            if source.held is self._held.get(source):
-                source.held = None
+            source.hold(HeldBack(None, first[0].vertex.id, "has not given its first rows") if first else None)
+            if not first:
+                del self._waits[source]
 
     def lets_go(self) -> bool:
         """Whether a source that waits may go on now."""
