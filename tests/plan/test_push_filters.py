@@ -108,5 +108,25 @@ def test_not_into_what_somebody_else_reads(rows: us.Stream) -> None:
     assert steps(shared.filter(ABOVE), shared) == ["with_columns", "filter"]
 
 
+@pytest.mark.parametrize("guard", [pl.col("a") > 0, pl.col("c") > 0], ids=["moves too", "stays"])
+def test_a_step_that_two_read_runs_once_whatever_moves_below_it(rows: us.Stream, guard: pl.Expr) -> None:
+    below = rows.with_columns(c=pl.col("a") + 1).filter(guard)
+    shared = below.with_columns(d=pl.col("a") * 2).named("doubled")
+    both = shared.union(shared.filter(ABOVE))
+    assert steps(both).count("with_columns") == 2
+    for settings in (us.Settings(), us.Settings(whole_query=False)):
+        assert sorted(both.collect(settings=settings)["d"]) == [2, 4, 4, 6, 6]
+
+
+def test_one_that_asks_for_the_type_of_its_column_stays_above_a_new_name(rows: us.Stream) -> None:
+    next_one = pl.col("z").map_batches(
+        lambda column: column + 1, return_dtype=pl.dtype_of("z"), is_elementwise=True
+    )
+    stream = rows.rename({"a": "z"}).filter(next_one > 2)
+    assert (pushed(stream), steps(stream)) == ([None], ["select", "filter"])
+    for settings in (us.Settings(), us.Settings(whole_query=False)):
+        assert stream.collect(settings=settings)["z"].to_list() == [2, 3]
+
+
 def test_not_into_a_source_whose_rejected_rows_are_asked_for(rows: us.Stream) -> None:
     assert pushed(rows.filter(ABOVE), rows.rejected()) == [None]

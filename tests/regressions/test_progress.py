@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 import unistream as us
+from unistream.io.memory import MemorySink
 
 ROWS = 5_000
 FRAME = pl.DataFrame({"a": range(ROWS), "s": ["x"] * ROWS})
@@ -59,3 +60,12 @@ def test_a_list_of_frames_does_not_pretend_to_know_its_rows():
     runtime.open()
     assert runtime.progress("running").done is None
     runtime.close()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_rows_that_go_two_ways_are_not_counted_as_filtered(whole):
+    rows, settings = us.from_frame(FRAME), us.Settings(whole_query=whole)
+    twice = rows.union(rows).sink(MemorySink()).run(progress=False, settings=settings)
+    assert (twice.rows_in, twice.rows_out, twice.filtered) == (ROWS, 2 * ROWS, 0)
+    some = rows.filter(pl.col("a") < 10).sink(MemorySink()).run(progress=False, settings=settings)
+    assert (some.rows_in, some.rows_out, some.filtered) == (ROWS, 10, ROWS - 10)

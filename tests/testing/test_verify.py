@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import unistream as us
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.expressions.schema import CHANGE, Changes, EventTime, StreamSchema
 from unistream.expressions.time import microseconds_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
-from unistream.testing import Certificate, ListSource, Reject, VerificationFailed, verify
+from unistream.testing import Certificate, ListSource, Reject, VerificationFailed, crash_at, verify
+from unistream.testing.crash import CrashReport
 from unistream.testing.schedules import Delay, Schedule, SourceRows, in_order
+from unistream.testing.ways import run_with_crashes
 
 ROWS = pl.DataFrame({"a": range(200), "b": [n % 7 for n in range(200)]})
 
@@ -169,6 +173,37 @@ def test_a_stateless_stream_survives_crashes() -> None:
     assert "6 of these also with crashes and restarts from checkpoints" in repr(certificate)
 
 
+def test_crashes_that_are_certified_did_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[CrashReport] = []
+
+    @contextmanager
+    def noted(*args: Any, **options: Any) -> Iterator[CrashReport]:
+        with crash_at(*args, **options) as report:
+            reports.append(report)
+            yield report
+
+    monkeypatch.setattr("unistream.testing.ways.crash_at", noted)
+    certificate = verify(us.from_frame({"a": [1, 2, 3]}).filter(pl.col("a") > 1), seeds=5, crashes=4)
+    assert certificate.crashed == 4
+    assert sum(report.happened for report in reports) >= 4
+
+
+def test_a_run_in_which_nothing_died_is_not_certified_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A stream that is never twice at the same points, as one that asks in threads of its own may be.
+    monkeypatch.setattr("unistream.testing.ways.crash_at", lambda *args, **options: nullcontext())
+    certificate = verify(us.from_frame(ROWS).filter(pl.col("a") > 1), seeds=3)
+    assert certificate.crashed == 0
+    assert "crashes" not in repr(certificate)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crashes_are_the_same_for_the_same_seed(seed: int) -> None:
+    stream = us.from_frame(ROWS).filter(pl.col("a") > 1)
+    first, again = (run_with_crashes(stream, seed) for _ in range(2))
+    assert first[1] == again[1] > 0
+    assert_frame_equal(first[0], again[0])
+
+
 def test_order_matters_only_when_asked() -> None:
     two = us.from_frame({"a": [1, 2, 3]}).union(us.from_frame({"a": [4, 5, 6]}))
     verify(two, seeds=5)
@@ -194,7 +229,36 @@ def test_another_way_to_run_can_be_verified_too() -> None:
     assert "run by collect" in repr(certificate)
 
 
-# Event time: a small operator that drops what is later than its delay and gives the running maximum
+# Event time
+
+
+TIMES = ListSource({"t": pl.Int64}, {"x": [(1,), (100,)], "y": [(1,), (100,)]})
+
+
+def test_a_query_that_was_given_up_is_not_certified() -> None:
+    counted = us.scan(TIMES).with_event_time("t", unit="s").window(us.tumbling("10s")).agg(n=pl.len())
+    assert "one Polars streaming query" in counted.explain()
+    certificate = verify(counted, seeds=2, crashes=0)
+    assert not certificate.whole_query
+    assert "Polars" not in repr(certificate)
+
+
+def test_a_time_under_a_new_name_is_shuffled_within_its_delay() -> None:
+    times = us.from_frame({"t": list(range(0, 200, 5))})
+    counted = times.rename({"t": "u"}).with_event_time("u", unit="s", delay="20s")
+    certificate = verify(counted.window(us.tumbling("10s")).agg(n=pl.len()), seeds=4, crashes=0)
+    assert certificate.shuffled == 2
+    assert certificate.delays == ("20s of 't'",)
+
+
+def test_a_computed_time_is_not_taken_for_the_column_of_its_name() -> None:
+    falling = us.from_frame({"t": list(range(200, 0, -5))}).with_columns(t=200 - pl.col("t"))
+    counted = falling.with_event_time("t", unit="s").window(us.tumbling("10s")).agg(n=pl.len())
+    certificate = verify(counted, seeds=4, crashes=0)
+    assert (certificate.shuffled, certificate.sorted_splits) == (0, ())
+
+
+# A small operator that drops what is later than its delay and gives the running maximum
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,7 +12,7 @@ from unistream.config import Settings
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
 from unistream.location import user_location
-from unistream.plan.nodes import Node
+from unistream.plan.nodes import Node, Write
 
 if TYPE_CHECKING:
     from unistream.api.job import Job
@@ -120,9 +120,10 @@ class Results:
         Logical plan
         ...
         """
+        from unistream.api.job import Job
         from unistream.io.memory import MemorySink
 
-        return self.sink(MemorySink()).explain(format, settings)
+        return Job((Write(input=self._node, sink=MemorySink()),)).explain(format, settings)
 
     def _in_rows(self) -> Stream:
         """The stream itself, or its changelog as rows when it updates."""

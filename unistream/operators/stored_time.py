@@ -16,7 +16,7 @@ class StoredTime:
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._lasting: int = cell.get(MIN_TIME)
-        self.now = self._lasting
+        self.now: int = self._lasting
 
     def advance(self, watermark: int) -> None:
         """Time has come to this watermark, if it was not there already."""

@@ -10,9 +10,9 @@ from unistream.config import Settings
 from unistream.expressions.analysis import columns_read
 from unistream.expressions.schema import StreamSchema
 from unistream.one_query import Conditions, Reading, RowWatch, Terms
-from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
 from unistream.operators.watermarks import EventTimeSpec
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union
+from unistream.plan.origins import column_of_scan
 from unistream.plan.tree import walk
 
 Watch = Callable[[], RowWatch]
@@ -65,7 +65,7 @@ class AsQuery:
 
     def _timed(self, below: Node, spec: EventTimeSpec, in_time: bool) -> pl.LazyFrame | None:
         """Rows with event time, where it is known ahead or watched that none is rejected, and none late."""
-        found = _column_of_scan(below, spec.column)
+        found = column_of_scan(below, spec.column)
         if found is None:
             return None
         scan, column = found
@@ -105,20 +105,3 @@ def _in_order(node: Node) -> bool:
         case Apply():
             return node.spec.keeps_order and _in_order(node.over[0])
     return False
-
-
-def _column_of_scan(node: Node, column: str) -> tuple[Scan, str] | None:
-    """The scan below, and which of its columns this one is; None when it is made on the way."""
-    while isinstance(node, Stateless):
-        match node.step:
-            case FilterStep():
-                pass
-            case SelectStep(exprs=exprs) | WithColumnsStep(exprs=exprs):
-                plain = plain_columns(exprs)
-                if column not in plain and column in {expr.meta.output_name() for expr in exprs}:
-                    return None
-                column = plain.get(column, column)
-            case _:
-                return None
-        node = node.input
-    return (node, column) if isinstance(node, Scan) else None

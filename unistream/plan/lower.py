@@ -19,6 +19,7 @@ from unistream.operators.stateless_chain import StatelessChain
 from unistream.operators.union import UnionSpec
 from unistream.plan.as_query import AsQuery
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
+from unistream.plan.origins import time_columns
 from unistream.plan.promises import promise
 from unistream.plan.tree import Roots, readers, walk
 
@@ -77,12 +78,17 @@ def _query_vertex(
             conditions,
             instead,
             sources=tuple(node.source for node in walk([root]) if isinstance(node, Scan)),
-            only_filters=all(_keeps_or_filters(node) for node in walk([root])),
+            only_filters=_only_filters(root),
         ),
         schema=root.schema,
         details={**details, **root.sink.describe(), "delivery": promise(root)},
         where=root.where,
     )
+
+
+def _only_filters(root: Write) -> bool:
+    """Whether each row that comes in comes out once, unless a filter kept it."""
+    return max(readers([root]).values()) == 1 and all(_keeps_or_filters(node) for node in walk([root]))
 
 
 def _keeps_or_filters(node: Node) -> bool:
@@ -97,6 +103,7 @@ class _Lowering:
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
         self._readers = readers(roots)
+        self._times = time_columns(roots)
         self._numbers: Counter[str] = Counter()
         self._labels = {node.label for node in walk(roots)}
         self._ids: dict[int, VertexId] = {}
@@ -119,7 +126,7 @@ class _Lowering:
     def _add(self, node: Node) -> None:
         match node:
             case Scan():
-                request = replace(node.request, time_column=self._time_column(node))
+                request = replace(node.request, time_column=self._times.get(id(node)))
                 self._vertex(
                     node, Kind.SOURCE, node.source.name, Input(node.source, request), (), _scan_details(node)
                 )
@@ -176,16 +183,6 @@ class _Lowering:
         self._numbers[name] += 1
         numbered = VertexId(f"{name}-{self._numbers[name]}")
         return self._name(node, name) if numbered in self._labels else numbered
-
-    def _time_column(self, scan: Scan) -> str | None:
-        """The scan's column that becomes event time further on, when all who assign time agree on it."""
-        found = {
-            node.schema.event_time.column
-            for node in walk(self._roots)
-            if node.schema.event_time is not None and isinstance(node, Apply)
-        }
-        names = {name for name in found if name in scan.schema.columns}
-        return names.pop() if len(names) == 1 else None
 
 
 def _scan_details(node: Scan) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,6 +43,17 @@ def crash_at(point: str, *, before: bool = True, hit: int = 1) -> Iterator[Crash
     previous = faults.listen(report)
     try:
         yield report
+    finally:
+        faults.listen(previous)
+
+
+@contextmanager
+def count_points() -> Iterator[Counter[tuple[str, bool]]]:
+    """How often the engine reaches each point within the body: those before a step, and those after it."""
+    hits: Counter[tuple[str, bool]] = Counter()
+    previous = faults.listen(lambda name, before: hits.update([(name, before)]))
+    try:
+        yield hits
     finally:
         faults.listen(previous)
 

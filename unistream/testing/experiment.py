@@ -10,15 +10,14 @@ import polars as pl
 from unistream.api.stream import Stream
 from unistream.durations import microseconds
 from unistream.errors import InvalidQuery
-from unistream.graph import Kind
 from unistream.io.base import REJECTED_SCHEMA, Chunk, Exhausted, Request, Source
-from unistream.io.memory import MemorySink
 from unistream.location import user_location
 from unistream.plan.nodes import Apply, Node, Scan
+from unistream.plan.origins import origins
 from unistream.plan.tree import rewrite, walk
 from unistream.testing.clock import VirtualClock
 from unistream.testing.schedules import Delay, Schedule, SourceRows
-from unistream.testing.ways import AS_QUERY, BY_TICKS, job_of, run_once
+from unistream.testing.ways import run_as_query
 
 _POLL_ROWS = 100_000
 
@@ -35,7 +34,6 @@ class Experiment:
             hint = "put us.from_frame(...) or a ListSource in the place of its unbounded sources"
             raise InvalidQuery("verify runs a stream many times and needs it bounded", user_location(), hint)
         self.rows = [self._read(source, max_rows) for source in self._sources.values()]
-        self.whole_query = self._is_query()
 
     @property
     def names(self) -> list[str]:
@@ -51,14 +49,9 @@ class Experiment:
 
         return Stream(rewrite([self._node], change)[0])
 
-    def batch(self, rows: Sequence[SourceRows]) -> pl.DataFrame:
-        """The result to compare with: as one Polars query where there is one, else in one tick."""
-        stream = self.over(rows, Schedule(0, "whole"))
-        return run_once(stream, AS_QUERY if self.whole_query else BY_TICKS)
-
-    def _is_query(self) -> bool:
-        graph = job_of(self.over(self.rows, Schedule(0, "whole")), MemorySink()).graph(AS_QUERY)
-        return bool(graph.of_kind(Kind.QUERY))
+    def batch(self, rows: Sequence[SourceRows]) -> tuple[pl.DataFrame, bool]:
+        """The result to compare with, and whether it is that of one Polars query; else of one tick."""
+        return run_as_query(self.over(rows, Schedule(0, "whole")))
 
     def _read(self, source: Source, max_rows: int) -> SourceRows:
         chunks = _chunks(source, max_rows)
@@ -78,17 +71,23 @@ class Experiment:
         return SourceRows(rows, rejected, self._delay(source))
 
     def _delay(self, source: Source) -> Delay | None:
-        """How far its rows may be out of order: the least delay of the steps that take time from them."""
-        columns = source.schema()
-        found = [
-            Delay(time, _micros(node.spec.delay))
+        """How far its rows may be out of order: the least delay of the steps that take time from them.
+
+        None when these take it from different columns, or from one that is made on the way.
+        """
+        delays = [
+            None if column is None else Delay(replace(time, column=column), _micros(node.spec.delay))
             for node in walk([self._node])
             if isinstance(node, Apply)
             and hasattr(node.spec, "delay")
             and (time := node.schema.event_time) is not None
-            and columns.get(time.column) == node.schema.columns[time.column]
+            for scan, column in origins(node.over[0], time.column)
+            if _identity(scan.source) == _identity(source)
         ]
-        return min(found, key=lambda delay: delay.micros, default=None)
+        known = [delay for delay in delays if delay is not None]
+        if len(known) < len(delays) or len({delay.time for delay in known}) != 1:
+            return None
+        return min(known, key=lambda delay: delay.micros)
 
 
 def _micros(delay: object) -> int:

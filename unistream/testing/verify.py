@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from unistream.testing.asserts import assert_same_rows, fold
 from unistream.testing.experiment import Experiment, sorted_within
 from unistream.testing.schedules import Schedule, SourceRows, in_order, schedules
 from unistream.testing.shrink import MOST_RUNS, shrink
-from unistream.testing.ways import Way, crash_and_resume, tick_through
+from unistream.testing.ways import Way, crash_and_resume, run_with_crashes, tick_through
 
 _MORE_SEEDS = 3
 """Random schedules tried beside the failing one while the input is made smaller."""
@@ -24,7 +25,10 @@ _FEWER_RUNS = 40
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What `verify` tried, with the same result each time."""
+    """What `verify` tried, with the same result each time.
+
+    `whole_query`: one Polars query gave the result to compare with. `crashed`: runs in which something died.
+    """
 
     rows: int
     sources: tuple[str, ...]
@@ -126,12 +130,21 @@ def verify(
     check = _Check(Experiment(stream, max_rows), ordered, tolerance)
     rows, late = _made_comparable(check.experiment)
     shuffled = shuffled and any(one.delay is not None for one in rows)
-    expected = check.experiment.batch(rows)
+    expected, whole_query = check.experiment.batch(rows)
     tried = list(schedules(seeds, shuffled))
     random_cuts = [schedule.seed for schedule in tried if schedule.cuts == "random"]
     dying = set(random_cuts[-crashes:] if crashes else ())
+    died: set[int] = set()
+
+    @wraps(crash_and_resume)
+    def crash_and_note(stream: Stream, schedule: Schedule) -> pl.DataFrame:
+        got, happened = run_with_crashes(stream, schedule.seed)
+        if happened:
+            died.add(schedule.seed)
+        return got
+
     for schedule in tried:
-        extra = (crash_and_resume,) if schedule.seed in dying else ()
+        extra = (crash_and_note,) if schedule.seed in dying else ()
         for way in (*ways, *extra):
             if check.difference(rows, schedule, expected, way) is not None:
                 raise check.smallest(rows, schedule, way)
@@ -141,12 +154,12 @@ def verify(
         sources=tuple(check.experiment.names),
         result_rows=fold(expected, check.experiment.key).height,
         seeds=seeds,
-        whole_query=check.experiment.whole_query,
+        whole_query=whole_query,
         shuffled=sum(schedule.shuffled for schedule in tried),
         delays=tuple(sorted(delays)),
         sorted_splits=late,
         ways=tuple(way.__name__ for way in ways),
-        crashed=len(dying),
+        crashed=len(died),
     )
 
 
@@ -192,7 +205,7 @@ class _Check:
         def failing(kept: list[_Row]) -> VerificationFailed | None:
             part = _only(rows, kept)
             try:
-                expected = self.experiment.batch(part)
+                expected, _ = self.experiment.batch(part)
             except Exception:  # a smaller input on which the batch itself fails shows nothing
                 return None
             for tried in (schedule, *more):

@@ -18,9 +18,10 @@ from unistream.faults import Crashed
 from unistream.io.base import Sink
 from unistream.io.memory import MemorySink
 from unistream.plan.nodes import Write
+from unistream.runtime.local import LocalRuntime
 from unistream.testing.clock import VirtualClock
 from unistream.testing.committed import CommittedSink
-from unistream.testing.crash import crash_at, crash_points
+from unistream.testing.crash import count_points, crash_at
 from unistream.testing.schedules import Schedule
 
 BY_TICKS = Settings(whole_query=False)
@@ -30,7 +31,6 @@ _CHECKPOINT_SHARE = 0.25
 """Share of the ticks after which the clock advances by the interval, so that a checkpoint follows."""
 
 MOST_CRASHES = 4
-_LATEST_HIT = 12
 
 Way = Callable[[Stream, Schedule], pl.DataFrame]
 """Runs a bounded stream and gives its rows, or its changelog; `schedule` names the seed for its choices."""
@@ -46,20 +46,33 @@ def crash_and_resume(stream: Stream, schedule: Schedule) -> pl.DataFrame:
 
     Which points is decided by the schedule's seed. Each run goes on from what the dead one left behind.
     """
-    random = Random(schedule.seed)
-    sink = CommittedSink()
+    return run_with_crashes(stream, schedule.seed)[0]
+
+
+def run_with_crashes(stream: Stream, seed: int) -> tuple[pl.DataFrame, int]:
+    """What was committed in the end, and how many crashes there were on the way.
+
+    A run without any comes first, to find out what the others come to: the first of them dies there.
+    """
+    random, sink, crashes = Random(seed), CommittedSink(), 0
+    pace = random.getrandbits(32)
+    with count_points() as hits, folder_in_memory() as folder:
+        run_checkpointed(stream, CommittedSink(), folder, Random(pace))
+    due = Random(pace)
     with folder_in_memory() as folder:
         for _ in range(random.randint(1, MOST_CRASHES)):
-            name, before = random.choice(crash_points()), random.random() < 0.5
+            name, before = random.choice(list(hits))
+            hit = random.randint(1, hits[name, before])
             try:
-                with crash_at(name, before=before, hit=random.randint(1, _LATEST_HIT)):
-                    run_checkpointed(stream, sink, folder, random)
+                with crash_at(name, before=before, hit=hit):
+                    run_checkpointed(stream, sink, folder, due)
             except Crashed:
+                crashes += 1
                 continue
             break
         else:
-            run_checkpointed(stream, sink, folder, random)
-    return sink.result(stream._node.schema.physical)
+            run_checkpointed(stream, sink, folder, due)
+    return sink.result(stream._node.schema.physical), crashes
 
 
 @contextmanager
@@ -89,6 +102,16 @@ def run_checkpointed(stream: Stream, sink: Sink, folder: Path, random: Random) -
 
 def run_once(stream: Stream, settings: Settings) -> pl.DataFrame:
     """All rows of a stream, run in one thread."""
+    return _run(stream, settings)[0]
+
+
+def run_as_query(stream: Stream) -> tuple[pl.DataFrame, bool]:
+    """All rows of a stream, and whether one Polars query gave them: ticks do where it has none for them."""
+    rows, runtime = _run(stream, AS_QUERY)
+    return rows, not runtime.tasks
+
+
+def _run(stream: Stream, settings: Settings) -> tuple[pl.DataFrame, LocalRuntime]:
     sink = MemorySink()
     runtime = job_of(stream, sink).runtime(settings=settings, clock=VirtualClock(), threads=False)
     try:
@@ -96,7 +119,7 @@ def run_once(stream: Stream, settings: Settings) -> pl.DataFrame:
         runtime.run()
     finally:
         runtime.close()
-    return sink.result()
+    return sink.result(), runtime
 
 
 def job_of(stream: Stream, sink: Sink) -> Job:

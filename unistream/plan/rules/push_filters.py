@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import polars as pl
@@ -10,7 +11,7 @@ from unistream.expressions import expression_tree as tree
 from unistream.expressions.analysis import columns_read, substitute
 from unistream.operators.stateless import FilterStep, SelectStep, WithColumnsStep, plain_columns
 from unistream.plan.nodes import Node, Scan, Stateless, Union
-from unistream.plan.tree import Roots, readers, rewrite
+from unistream.plan.tree import Roots, readers, rewrite, walk
 
 _TOTAL = frozenset({"Column", "Literal", "Alias", "BinaryExpr", "Ternary", "Boolean", "FillNull"})
 """Nodes, and first names of functions, that give a value for every row."""
@@ -19,14 +20,14 @@ _TOTAL = frozenset({"Column", "Literal", "Alias", "BinaryExpr", "Ternary", "Bool
 def push_filters(roots: Roots) -> Roots:
     """Apply until nothing moves; a node with several readers stays as it is for the others."""
     while True:
-        shared = {key for key, count in readers(roots).items() if count > 1}
+        edges = readers(roots)
+        # In the order in which `rewrite` visits: by then what a node reads may be a new object.
+        others = iter([any(edges[id(child)] > 1 for child in node.inputs) for node in walk(roots)])
         moved = False
 
-        def step(node: Node, shared: set[int] = shared) -> Node:
+        def step(node: Node, others: Iterator[bool] = others) -> Node:
             nonlocal moved
-            if not isinstance(node, Stateless) or not isinstance(node.step, FilterStep):
-                return node
-            if id(node.input) in shared:
+            if next(others) or not isinstance(node, Stateless) or not isinstance(node.step, FilterStep):
                 return node
             better = _pushed(node, node.step)
             moved = moved or better is not None
@@ -71,12 +72,17 @@ def _cannot_fail(predicate: pl.Expr) -> bool:
 
 
 def _through(predicate: pl.Expr, inner: SelectStep | WithColumnsStep) -> pl.Expr | None:
-    """The predicate over the input of `inner`, or None when it needs a column that `inner` computes."""
+    """The predicate over the input of `inner`, or None when it needs a column that `inner` computes.
+
+    None also for one that cannot be taken apart, such as a function that gives "the type of this column".
+    """
     origin = plain_columns(inner.exprs)
     computed = set(inner.made) - set(origin)
     reads = columns_read(predicate)
     if reads & computed:
         return None
-    return substitute(
-        predicate, {name: pl.col(origin[name]) for name in reads if origin.get(name, name) != name}
-    )
+    renamed = {name: pl.col(origin[name]) for name in reads if origin.get(name, name) != name}
+    try:
+        return substitute(predicate, renamed)
+    except tree.UnknownExpression:
+        return None
