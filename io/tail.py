@@ -14,9 +14,13 @@ from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.compressed_bytes import COMPRESSED
 from unistream.io.line_split import LineOptions
 from unistream.io.listing import Listing
-from unistream.io.tail_file import Followed, Identity, identify
+from unistream.io.tail_file import Followed
+from unistream.io.tail_mark import Around, Found
 
 logger = logging.getLogger(__name__)
+
+OPEN_FILES = 128
+"""Files that are held open. One more is opened in the place of the one that has not grown for longest."""
 
 
 class TailReader(Reader):
@@ -27,10 +31,14 @@ class TailReader(Reader):
     that became shorter, or begins with other bytes, was truncated: it is read again from its beginning,
     and what was written between the last look and the truncation is lost, which nobody can prevent;
     `truncations` counts these. A rotated file that the listing matches under its new name is recognised
-    by its first bytes and not read twice. Rotated files that are compressed are left alone.
+    by what was read of it and not read twice, as long as it exists. Rotated files that are compressed are
+    left alone.
 
-    After a restart the old file is looked for in the folder of its path. If it was rotated more than once
-    meanwhile, a listing that matches the rotated names too (`app.log*`) misses nothing.
+    Any number of files is followed with few of them open. One that was closed at its end is looked at as
+    often as others and opened when it changes. If it is rotated meanwhile, it is looked for in the folder
+    of its path and in the listing; if it is deleted or moved elsewhere, what was written to it since the
+    last look is lost. After a restart it is the same: if the file was rotated more than once, a listing that
+    matches the rotated names too (`app.log*`) misses nothing.
     """
 
     def __init__(
@@ -46,6 +54,10 @@ class TailReader(Reader):
         self._clock = clock
         self._poll = poll_seconds
         self._files: dict[str, Followed] = {}
+        self._open: dict[str, Followed] = {}
+        self._by_inode: dict[int, list[Followed]] = {}
+        self._missing: set[int] = set()
+        self._rotations_seen = 0
         self._next_look = clock.steady()
         self._turn = 0
         self._root = listing.root
@@ -57,12 +69,17 @@ class TailReader(Reader):
             self._look(now)
             self._next_look = now + self._poll
         files = list(self._files.values())
+        room = True
         for step in range(len(files)):
-            chunk = files[(self._turn + step) % len(files)].read(max_rows)
+            file = files[(self._turn + step) % len(files)]
+            if file.waits and room:
+                room = self._open_one(file)
+            chunk = file.read(max_rows)
             if chunk is not None:
                 self._turn = (self._turn + step + 1) % len(files)
+                self._has_grown(file)
                 return chunk
-        return Wait(max(0.0, self._next_look - now), "nothing new in the files")
+        return self._nothing_to_read(files, max(0.0, self._next_look - now))
 
     def pending(self) -> Mapping[str, int | None]:
         return {file.split: None for file in list(self._files.values()) if file.unbegun}
@@ -84,23 +101,65 @@ class TailReader(Reader):
         """How often another file was found in the place of one."""
         return sum(file.rotations for file in self._files.values())
 
+    def _nothing_to_read(self, files: list[Followed], seconds: float) -> Wait:
+        waiting = next((file for file in files if file.waits), None)
+        if waiting is None:
+            return Wait(seconds, "nothing new in the files")
+        return Wait(seconds, waiting.refusal or f"{waiting.path} is not open yet", caught_up=False)
+
     def _resume(self, positions: Mapping[str, Position]) -> None:
         """Files that were followed before a restart come first, also when their path is gone."""
         for split, position in positions.items():
             self._files[split] = Followed(f"{self._root}/{split}", split, self._options, dict(position))
 
+    def _open_one(self, file: Followed) -> bool:
+        """Open a file that waits; False when too many others are still being read."""
+        if len(self._open) >= OPEN_FILES:
+            resting = next((other for other in self._open.values() if other.rest()), None)
+            if resting is None:
+                return False
+            del self._open[resting.split]
+        file.open()
+        self._has_grown(file)
+        return True
+
+    def _has_grown(self, file: Followed) -> None:
+        """Keep the open files in the order in which they grew."""
+        self._open.pop(file.split, None)
+        if file.is_open:
+            self._open[file.split] = file
+
     def _look(self, now: float) -> None:
         """What has happened to the paths since the last look."""
-        for path in self._paths():
+        paths = self._paths()
+        around = Around(paths, [file.path for file in self._files.values()])
+        self._by_inode = {}
+        for file in self._files.values():
+            self._note(file)
+        for path in paths:
             split = path.removeprefix(self._root).lstrip("/")
             if split in self._files or path.endswith(COMPRESSED):
                 continue
-            if self._is_known(identify(path)):
+            found = around.at(path)
+            if found is not None and self._is_known(found):
                 logger.debug("%s is a rotated file that was followed under its old name", path)
                 continue
             self._files[split] = Followed(path, split, self._options, {})
         for file in self._files.values():
-            file.look(now, self._poll, partial(self._is_known, asking=file))
+            followed = file.inode
+            file.look(now, self._poll, around, partial(self._is_known, asking=file))
+            if file.inode != followed:
+                self._note(file)
+        if self.rotations != self._rotations_seen:
+            self._rotations_seen = self.rotations
+            self._forget(around)
+
+    def _forget(self, around: Around) -> None:
+        """Rotated files that are gone, which is looked up twice: one just being renamed may be overlooked."""
+        missing = {inode for file in self._files.values() for inode in file.left} - around.inodes
+        for file in self._files.values():
+            file.forget(missing & self._missing)
+        self._missing = missing
 
     def _paths(self) -> list[str]:
         """What the listing stands for now; once something was found, a named file may be away for a while."""
@@ -110,7 +169,12 @@ class TailReader(Reader):
             listing = replace(listing, patterns=tuple(there))
         return [entry.path for entry in listing.find(required=False)] if listing.patterns else []
 
-    def _is_known(self, identity: Identity | None, asking: Followed | None = None) -> bool:
+    def _note(self, file: Followed) -> None:
+        """Let the file be found by the inodes it knows."""
+        for inode in {file.inode, *file.left}:
+            self._by_inode.setdefault(inode, []).append(file)
+
+    def _is_known(self, found: Found, asking: Followed | None = None) -> bool:
         """Whether this file is, or was, followed by somebody else."""
-        others = [file for file in self._files.values() if file is not asking]
-        return identity is not None and any(file.knows(identity) for file in others)
+        others = self._by_inode.get(found.inode, ())
+        return any(file is not asking and file.knows(found) for file in others)

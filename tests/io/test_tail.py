@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -165,6 +166,130 @@ def test_restart(tmp_path: Path, how: str) -> None:
         log.write_text("other lines of at least the same length\n")
         expected = ["other lines of at least the same length"]
     assert follow.restarted().lines(4) == expected
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_any_number_of_rotated_files_stays_known(tmp_path: Path, restarts: bool) -> None:
+    log = tmp_path / "app.log"
+    append(log, "day 0\n")
+    follow = Following(str(tmp_path / "app.log*"))
+    found = follow.lines(3)
+    for day in range(1, 41):
+        log.rename(tmp_path / f"app.log.{day:02}")
+        append(log, f"day {day}\n")
+        found += follow.lines(3)
+        if restarts and day % 13 == 0:
+            follow = follow.restarted()
+    assert found + follow.restarted().lines(3) == [f"day {day}" for day in range(41)]
+
+
+def test_rotated_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    follow = Following(log)
+    for day in range(20):
+        append(log, f"day {day}\n")
+        assert follow.lines(3) == [f"day {day}"]
+        log.rename(tmp_path / "app.log.1")
+    assert len(follow.positions["app.log"]["left"]) <= 3
+
+
+def reuse_inode(log: Path, old: Path, text: str) -> None:
+    """Rotate, with a new log that gets the inode of the oldest file."""
+    old.write_text(text)
+    log.rename(old.with_suffix(".2"))
+    old.rename(log)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_new_file_on_the_inode_of_an_old_one_with_the_same_header(tmp_path: Path, restarts: bool) -> None:
+    log, old = tmp_path / "x.csv", tmp_path / "x.csv.1"
+    names = [f"a_rather_long_column_{number:03}" for number in range(60)]
+    header = ",".join(names) + "\n"
+    rows = [",".join([str(number)] * 60) + "\n" for number in range(4)]
+    source = CsvSource(log, schema=dict.fromkeys(names, pl.Int64), tail=True)
+    clock, positions, found = VirtualClock(), {}, []
+    reader = source.open(positions, Request(clock=clock))
+
+    def look() -> None:
+        nonlocal reader
+        for _ in range(4):
+            while isinstance(chunk := reader.poll(10), Chunk):
+                positions[chunk.split] = json.loads(json.dumps(chunk.position))
+                found.extend(chunk.frame[names[0]].to_list())
+            clock.advance(1.0)
+        if restarts:
+            reader.close()
+            reader = source.open(positions, Request(clock=clock))
+
+    append(log, header + rows[1])
+    look()
+    log.rename(old)
+    append(log, header + rows[2])
+    look()
+    reuse_inode(log, old, header + rows[3])
+    look()
+    assert found == [1, 2, 3]
+
+
+@pytest.mark.parametrize("more", ["and went on\n", ""])
+def test_a_new_file_on_the_inode_of_a_short_one_that_began_like_it(tmp_path: Path, more: str) -> None:
+    log, old = tmp_path / "app.log", tmp_path / "app.log.1"
+    append(log, "started\n")
+    follow = Following(log)
+    assert follow.lines(3) == ["started"]
+    log.rename(old)
+    append(log, "started again\n")
+    assert follow.lines(3) == ["started again"]
+    written = old.stat().st_mtime_ns
+    reuse_inode(log, old, "started\n" + more)
+    os.utime(log, ns=(written, written + 1_000_000_000))
+    assert follow.lines(3) == ["started", *more.splitlines()]
+
+
+def test_a_log_that_was_away_and_is_the_same_is_not_read_again(tmp_path: Path) -> None:
+    log, away = tmp_path / "app.log", tmp_path / "away"
+    append(log, "one\n")
+    follow = Following(log)
+    assert follow.lines(1) == ["one"]
+    log.rename(away)
+    assert follow.lines(3) == []
+    away.rename(log)
+    assert follow.lines(3) == []
+
+
+def test_two_names_of_one_file_are_read_once(tmp_path: Path) -> None:
+    append(tmp_path / "a.log", "one\n")
+    (tmp_path / "b.log").hardlink_to(tmp_path / "a.log")
+    follow = Following(tmp_path)
+    assert follow.lines(3) == ["one"]
+    (tmp_path / "a.log").unlink()
+    assert follow.lines(3) == []
+
+
+def test_positions_of_former_versions(tmp_path: Path) -> None:
+    """They knew of files that were left no more than inode and first bytes."""
+    log, old = tmp_path / "app.log", tmp_path / "app.log.1"
+    append(log, "one\n")
+    follow = Following(str(tmp_path / "app.log*"))
+    assert follow.lines(3) == ["one"]
+    log.rename(old)
+    append(log, "two\n")
+    assert follow.lines(3) == ["two"]
+    position = follow.positions["app.log"]
+    position["left"] = [[mark["inode"], mark["head"]] for mark in position["left"]]
+    del position["before"]
+    append(log, "three\n")
+    assert len(position["left"]) == 1
+    assert follow.restarted().lines(3) == ["three"]
+
+
+def test_another_file_in_the_place_after_a_restart_is_told_by_its_last_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, "header\n" * 200 + "one\n")
+    follow = Following(log)
+    assert len(follow.lines(1)) == 201
+    log.write_text("header\n" * 200 + "two\n")
+    assert follow.restarted().lines(3)[-1] == "two"
 
 
 @pytest.mark.parametrize("seed", range(6))
