@@ -144,6 +144,29 @@ def test_steps_that_lose_the_key(seed: int) -> None:
     assert dict(again.rows()) == Counter(counts.values())
 
 
+@pytest.mark.parametrize("tick_rows", [1, 2, 10])
+def test_a_field_that_has_the_name_of_its_struct_is_not_the_key(tick_rows: int) -> None:
+    """Rows of several keys have the same value in it, and replaced each other."""
+    points = [{"k": 1, "x": 1}, {"k": 1, "x": 2}, {"k": 1, "x": 1}, {"k": 2, "x": 1}]
+    counts = us.from_frame(pl.DataFrame({"k": points})).group_by("k").agg(n=pl.len())
+    for whole in (True, False):
+        settings = us.Settings(whole_query=whole, tick_rows=tick_rows)
+        found = counts.unnest("k").collect(settings=settings)
+        assert sorted(found.rows()) == [(1, 1, 2), (1, 2, 1), (2, 1, 1)]
+        totals = counts.unnest("k").group_by("k").agg(pl.col("n").sum()).collect(settings=settings)
+        assert sorted(totals.rows()) == [(1, 3), (2, 1)]
+    named = us.from_frame(pl.DataFrame({"p": points, "q": [1, 1, 1, 1]})).group_by("p", "q").agg(n=pl.len())
+    both = named.rename({"p": "k"}).unnest("k").select("k", "x", "n").collect()
+    assert sorted(both.rows()) == [(1, 1, 2), (1, 2, 1), (2, 1, 1)]
+
+
+def test_a_key_beside_a_struct_that_is_unnested_stays() -> None:
+    rows = us.from_frame(pl.DataFrame({"k": [1, 1, 2], "p": [{"x": 1}, {"x": 2}, {"x": 3}]}))
+    table = rows.unique("k", keep="last").unnest("p")
+    assert sorted(table.collect().rows()) == [(1, 2), (2, 3)]
+    assert "retractions" not in table.explain()
+
+
 def test_batch_and_stream_agree() -> None:
     random = Random(3)
     rows = us.from_frame(

@@ -9,18 +9,19 @@ import polars as pl
 
 from unistream.api import steps
 from unistream.api.keyed_verbs import KeyedVerbs, ordering
+from unistream.api.keys import KeyedRows, Keys, is_plain
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.analysis import expand, why_not_row_wise
-from unistream.expressions.schema import StreamSchema
 from unistream.location import user_location
 from unistream.operators.count_window import CountingWindowSpec
 from unistream.operators.global_window import GlobalWindowSpec
 from unistream.operators.running_aggregate import RunningAggregate, what_is_kept
 from unistream.operators.session_window import SessionWindowSpec
+from unistream.operators.stateless import columns_read_by
 from unistream.operators.window_aggregate import AlignedWindowSpec, SameWindowSpec
 from unistream.operators.window_contents import Aggregation, Application, Calculation, Top
-from unistream.operators.window_spec import WindowSpec
+from unistream.operators.window_spec import WINDOW_END, WINDOW_START, WindowSpec
 from unistream.operators.windows import (
     Counting,
     Cumulating,
@@ -32,7 +33,7 @@ from unistream.operators.windows import (
     Tumbling,
     Window,
 )
-from unistream.plan.nodes import Apply, Node, Stateless
+from unistream.plan.nodes import Apply, Node
 
 if TYPE_CHECKING:
     from unistream.api.stream import Stream
@@ -41,10 +42,9 @@ if TYPE_CHECKING:
 class KeyedStream(KeyedVerbs):
     """Rows put together by key columns; made by `Stream.group_by`."""
 
-    __slots__ = ("_keys", "_node")
+    __slots__ = ("_keys",)
 
-    def __init__(self, node: Node, keys: tuple[str, ...]) -> None:
-        self._node = node
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     def agg(self, *exprs: Any, **named: Any) -> Stream:
@@ -58,16 +58,13 @@ class KeyedStream(KeyedVerbs):
         >>> rows.group_by("k").agg(n=pl.len(), total=pl.col("v").sum()).collect().sort("k").rows()
         [('a', 2, 6), ('b', 1, 2)]
         """
-        from unistream.api.stream import Stream
-
         where = user_location()
-        columns = self._node.schema.columns
-        parts = expand(exprs, named, columns, "agg", where, keys=self._keys)
+        parts = expand(exprs, named, self._keys.columns, "agg", where, self._keys.names)
         if not parts:
             raise InvalidQuery("agg needs at least one aggregate", where, "as in `agg(n=pl.len())`")
-        kept = what_is_kept(self._keys, parts, self._node.schema)
-        spec = RunningAggregate(by=self._keys, exprs=tuple(parts), kept=kept, where=where)
-        return Stream(self._node)._apply(spec)
+        rows = self._keys.seen_by(columns_read_by(parts))
+        kept = what_is_kept(rows.by, parts, rows.node.schema)
+        return rows.given(RunningAggregate(by=rows.by, exprs=tuple(parts), kept=kept, where=where))
 
     def window(
         self,
@@ -83,10 +80,10 @@ class KeyedStream(KeyedVerbs):
         >>> rows.group_by("k").window(us.tumbling("10s")).agg(n=pl.len()).collect().sort("k", "n").rows()
         [('a', 0, 10, 1), ('a', 10, 20, 1), ('b', 0, 10, 1)]
         """
-        return windowed(self._node, self._keys, window, allowed_lateness, emit)
+        return _windowed(self._keys, window, allowed_lateness, emit)
 
     def __repr__(self) -> str:
-        return f"<KeyedStream by {', '.join(self._keys)}>"
+        return f"<KeyedStream by {', '.join(self._keys.names)}>"
 
 
 def keyed(node: Node, by: Sequence[Any], named: Mapping[str, Any], where: str | None) -> KeyedStream:
@@ -97,24 +94,21 @@ def keyed(node: Node, by: Sequence[Any], named: Mapping[str, Any], where: str | 
         raise InvalidQuery(
             "group_by needs at least one key", where, "for one group of all rows leave group_by out"
         )
-    computed = [expr for expr in exprs if not _is_plain(expr)]
-    for expr in computed:
-        why = why_not_row_wise(expr, schema.columns)
+    for expr in exprs:
+        why = None if is_plain(expr) else why_not_row_wise(expr, schema.columns)
         if why is not None:
             raise InvalidQuery(f"group_by takes keys from one row at a time, and {why}", where, why.hint)
-    if computed:
-        node = Stateless(input=node, step=steps.with_columns(schema, computed, {}, where), where=where)
-    return KeyedStream(node, tuple(expr.meta.output_name() for expr in exprs))
-
-
-def _is_plain(expr: pl.Expr) -> bool:
-    inner = expr.meta.undo_aliases()
-    return inner.meta.is_column() and inner.meta.output_name() == expr.meta.output_name()
+    return KeyedStream(Keys.of(node, exprs, where))
 
 
 def windowed(
     node: Node, keys: tuple[str, ...], window: Window | None, lateness: Duration, emit: str | Emit
 ) -> WindowedStream:
+    """The rows by windows, and by columns that are there."""
+    return _windowed(Keys.plain(node, keys), window, lateness, emit)
+
+
+def _windowed(keys: Keys, window: Window | None, lateness: Duration, emit: str | Emit) -> WindowedStream:
     """Checked here, so that the error is at the line of `window`."""
     where = user_location()
     if window is None:
@@ -125,24 +119,19 @@ def windowed(
     late = microseconds(lateness, "allowed_lateness")
     if late < 0:
         raise InvalidSettings(f"allowed_lateness={lateness!r} is less than nothing", where)
-    return WindowedStream(node, keys, window, late, emit if isinstance(emit, Emit) else Emit(when=emit))
+    return WindowedStream(keys, window, late, emit if isinstance(emit, Emit) else Emit(when=emit))
 
 
 class WindowedStream:
     """Rows put together by windows; made by `window`. `agg`, `apply` and `top_k` say what becomes of them."""
 
-    __slots__ = ("_emit", "_keys", "_lateness", "_node", "_window")
+    __slots__ = ("_emit", "_keys", "_lateness", "_window")
 
-    def __init__(self, node: Node, keys: tuple[str, ...], window: Window, lateness: int, emit: Emit) -> None:
-        self._node = node
+    def __init__(self, keys: Keys, window: Window, lateness: int, emit: Emit) -> None:
         self._keys = keys
         self._window = window
         self._lateness = lateness
         self._emit = emit
-
-    @property
-    def _schema(self) -> StreamSchema:
-        return self._node.schema
 
     def agg(self, *exprs: Any, **named: Any) -> Stream:
         """One row for each key and window: the keys, `window_start`, `window_end` (exclusive), and these.
@@ -157,10 +146,11 @@ class WindowedStream:
         [(0, 10, 1.5, 2), (10, 20, 3.0, 1)]
         """
         where = user_location()
-        parts = expand(exprs, named, self._schema.columns, "agg", where, self._keys)
+        parts = expand(exprs, named, self._keys.columns, "agg", where, self._keys.names)
         if not parts:
             raise InvalidQuery("agg needs at least one aggregate", where, "as in `.agg(n=pl.len())`")
-        return self._made(Aggregation.of(parts), where)
+        calculation = Aggregation.of(parts)
+        return self._made(calculation, self._rows(calculation.reads), where)
 
     def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
         """The `n` rows of each key and window that are greatest by these columns (least with `reverse`).
@@ -173,8 +163,9 @@ class WindowedStream:
         [3, 2]
         """
         where = user_location()
-        exprs, flags = ordering(n, by, reverse, self._schema.columns, where)
-        return self._made(Top(frozenset(self._schema.columns), n, exprs, flags), where)
+        exprs, flags = ordering(n, by, reverse, self._keys.columns, where)
+        rows = self._rows(columns_read_by(exprs))
+        return self._made(Top(frozenset(rows.node.schema.columns), n, exprs, flags), rows, where)
 
     def apply(self, function: Callable[[pl.DataFrame], pl.DataFrame], schema: Any = None) -> Stream:
         """Whatever `function` makes of the rows of each key and window, a Polars frame in and a frame out.
@@ -189,33 +180,42 @@ class WindowedStream:
         [(0, 10, 6), (10, 20, 6)]
         """
         where = user_location()
-        made = steps.promised(function, self._schema.columns, schema, "apply", where)
-        return self._made(Application(frozenset(self._schema.columns), function, made, where), where)
+        rows = self._keys.in_full("apply", where)
+        columns = rows.node.schema.columns
+        made = steps.promised(function, columns, schema, "apply", where)
+        return self._made(Application(frozenset(columns), function, made, where), rows, where)
 
-    def _made(self, calculation: Calculation, where: str | None) -> Stream:
+    def _rows(self, reads: frozenset[str]) -> KeyedRows:
+        """The rows for a calculation that reads these columns, and for the window, which may go by time."""
+        time = self._keys.origin.schema.event_time
+        if time is not None and self._window.needs_time:
+            reads |= {time.column}
+        return self._keys.seen_by(reads - {WINDOW_START, WINDOW_END})  # no names for keys: refused
+
+    def _made(self, calculation: Calculation, rows: KeyedRows, where: str | None) -> Stream:
         from unistream.api.stream import Stream
 
-        node = Apply(spec=self._spec(calculation, where), over=(self._node,), where=where)
+        node = Apply(spec=self._spec(calculation, rows, where), over=(rows.node,), where=where)
         _ = node.schema  # refused here, at the user's line
-        return Stream(node)
+        return rows.named(Stream(node))
 
-    def _spec(self, calculation: Calculation, where: str | None) -> WindowSpec:
+    def _spec(self, calculation: Calculation, rows: KeyedRows, where: str | None) -> WindowSpec:
         kind = SPECS.get(type(self._window))
         if kind is None:
             raise InvalidQuery(f"{self._window!r} is no window that can be computed", where)
         overlapping = isinstance(self._window, (Sliding, Cumulating))
         return kind(
             window=self._window,
-            by=self._keys,
+            by=rows.by,
             calculation=calculation,
             lateness=self._lateness,
             emit=self._emit,
-            kept=calculation.kept(self._schema.columns, self._keys, overlapping=overlapping),
+            kept=calculation.kept(rows.node.schema.columns, rows.by, overlapping=overlapping),
             where=where,
         )
 
     def __repr__(self) -> str:
-        keys = f" by {', '.join(self._keys)}" if self._keys else ""
+        keys = f" by {', '.join(self._keys.names)}" if self._keys.names else ""
         return f"<WindowedStream {self._window.text}{keys}, emits {self._emit.text}>"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from unistream.api.keys import Keys
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
@@ -15,20 +16,18 @@ from unistream.location import user_location
 from unistream.operators.over import Over
 from unistream.operators.process import Process, ProcessFunction
 from unistream.operators.process_batches import BatchFunction, ProcessBatches
+from unistream.operators.stateless import columns_read_by
 from unistream.operators.top_k import TopK
-from unistream.plan.nodes import Node
 
 if TYPE_CHECKING:
     from unistream.api.stream import Stream
-    from unistream.operators.base import OperatorSpec
 
 
 class KeyedVerbs:
-    """Needs a node and the names of the key columns."""
+    """Needs the keys."""
 
     __slots__ = ()
-    _node: Node
-    _keys: tuple[str, ...]
+    _keys: Keys
 
     def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
         """The `n` rows of each key that are greatest by these columns so far (least with `reverse`).
@@ -43,10 +42,11 @@ class KeyedVerbs:
         [('a', 2), ('a', 3), ('b', 2)]
         """
         where = user_location()
-        order, flags = ordering(n, by, reverse, self._node.schema.columns, where)
-        appends = self._node.schema.changes is Changes.APPEND
+        order, flags = ordering(n, by, reverse, self._keys.columns, where)
+        rows = self._keys.seen_by(columns_read_by(order))
+        appends = rows.node.schema.changes is Changes.APPEND
         kept = f"{n} rows per key" if appends else "all rows, because they may go again"
-        return self._given(TopK(by=self._keys, n=n, order=order, reverse=flags, kept=kept, where=where))
+        return rows.given(TopK(by=rows.by, n=n, order=order, reverse=flags, kept=kept, where=where))
 
     def over(self, *, rows: int | None = None, range: Duration | None = None) -> OverStream:
         """For `agg`: each row with aggregates over the last `rows` rows of its key, or the last `range`.
@@ -68,7 +68,7 @@ class KeyedVerbs:
         micros = None if range is None else microseconds(range, "range")
         if micros is not None and micros <= 0:
             raise InvalidQuery(f"The range {range!r} is not longer than nothing", where)
-        return OverStream(self, rows, micros)
+        return OverStream(self._keys, rows, micros)
 
     def process(self, function: ProcessFunction, schema: Any = None) -> Stream:
         """Python for every row, with state and timers of its key; see `us.ProcessFunction`.
@@ -97,8 +97,9 @@ class KeyedVerbs:
             hint = 'as in `output = {"user": pl.String}` in the class, or pass schema='
             raise InvalidQuery(f"{type(function).__name__} does not say what it gives", where, hint)
         sides = {tag: pl.Schema(columns) for tag, columns in function.side_outputs.items()}
-        return self._given(
-            Process(by=self._keys, function=function, made=pl.Schema(made), sides=sides, where=where)
+        rows = self._keys.in_full("process", where)
+        return rows.given(
+            Process(by=rows.by, function=function, made=pl.Schema(made), sides=sides, where=where)
         )
 
     def process_batches(
@@ -123,7 +124,8 @@ class KeyedVerbs:
         [('a', 1), ('b', 1), ('a', 2)]
         """
         where = user_location()
-        columns = self._node.schema.columns
+        rows = self._keys.in_full("process_batches", where)
+        columns = rows.node.schema.columns
         state = pl.Schema(state_schema)
         if not state:
             raise InvalidQuery("process_batches needs at least one state column", where)
@@ -132,23 +134,16 @@ class KeyedVerbs:
             hint = "give the state another name; it stands beside the rows"
             raise InvalidQuery(f"State column {both[0]!r} is a column of the rows too", where, hint)
         made = pl.Schema(schema) if schema is not None else _asked(function, columns, state, where)
-        return self._given(
-            ProcessBatches(by=self._keys, function=function, state=state, made=made, where=where)
-        )
-
-    def _given(self, spec: OperatorSpec) -> Stream:
-        from unistream.api.stream import Stream
-
-        return Stream(self._node)._apply(spec)
+        return rows.given(ProcessBatches(by=rows.by, function=function, state=state, made=made, where=where))
 
 
 class OverStream:
     """Rows with those before them; made by `KeyedStream.over`."""
 
-    __slots__ = ("_keyed", "_range", "_rows")
+    __slots__ = ("_keys", "_range", "_rows")
 
-    def __init__(self, keyed: KeyedVerbs, rows: int | None, range: int | None) -> None:
-        self._keyed = keyed
+    def __init__(self, keys: Keys, rows: int | None, range: int | None) -> None:
+        self._keys = keys
         self._rows = rows
         self._range = range
 
@@ -162,12 +157,14 @@ class OverStream:
         [(0, 1), (50, 3), (70, 6)]
         """
         where = user_location()
-        columns = self._keyed._node.schema.columns
-        parts = expand(exprs, named, columns, "agg", where, keys=self._keyed._keys)
+        parts = expand(exprs, named, self._keys.columns, "agg", where, self._keys.names)
         if not parts:
             raise InvalidQuery("agg needs at least one aggregate", where, "as in `agg(n=pl.len())`")
-        spec = Over(by=self._keyed._keys, exprs=tuple(parts), rows=self._rows, range=self._range, where=where)
-        return self._keyed._given(spec)
+        time = self._keys.origin.schema.event_time
+        by_time = {time.column} if time is not None and self._range is not None else set[str]()
+        rows = self._keys.seen_by(columns_read_by(parts) | by_time)
+        spec = Over(by=rows.by, exprs=tuple(parts), rows=self._rows, range=self._range, where=where)
+        return rows.given(spec)
 
 
 def ordering(

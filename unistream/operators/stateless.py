@@ -207,7 +207,9 @@ class UnnestStep(RowStep):
     columns: tuple[str, ...]
 
     def derive(self, input: StreamSchema) -> StreamSchema:
-        return input.with_columns(self.made)
+        # A field may have the name of its struct, and is only a part of the key that the struct was.
+        key = () if set(input.key) & set(self.columns) else input.key
+        return replace(input, key=key).with_columns(self.made)
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         return frame.unnest(self.columns)

@@ -14,7 +14,7 @@ from unistream.expressions.schema import Changes, EventTime, StreamSchema
 from unistream.graph import LATE
 from unistream.operators.base import OpenWindows, OperatorSpec
 from unistream.operators.time_axis import TimeAxis
-from unistream.operators.window_contents import Calculation
+from unistream.operators.window_contents import Aggregation, Calculation
 from unistream.operators.window_layout import END, START
 from unistream.operators.windows import Emit, Window
 
@@ -46,6 +46,7 @@ class WindowSpec(OperatorSpec):
         self._check(rows)
         time = self.time_columns(rows)
         made = self.calculation.result(rows.columns, self.by, self.where)
+        self._check_names(made)
         columns = {name: rows.columns[name] for name in self.by} | time
         columns |= {name: dtype for name, dtype in made.items() if name not in columns}
         return StreamSchema(
@@ -65,17 +66,30 @@ class WindowSpec(OperatorSpec):
             raise InvalidQuery(
                 f"A window takes rows that stay; these are an {rows.changes.value} stream", self.where, hint
             )
-        if self.window.needs_time and rows.event_time is None:
-            hint = (
-                "call .with_event_time(column, delay=...) before, or .with_ingestion_time(name) for arrival"
-            )
-            raise InvalidQuery(f"A {self.window.kind} window needs event time", self.where, hint)
         taken = [name for name in (WINDOW_START, WINDOW_END) if name in self.by]
         if taken:
             hint = "call .window() without arguments for the windows the rows are from, or rename the column"
             raise InvalidQuery(
                 f"Key {taken[0]!r} has the name of a column that the window makes", self.where, hint
             )
+        if self.window.needs_time and rows.event_time is None:
+            hint = (
+                "call .with_event_time(column, delay=...) before, or .with_ingestion_time(name) for arrival"
+            )
+            raise InvalidQuery(f"A {self.window.kind} window needs event time", self.where, hint)
+
+    def _check_names(self, made: pl.Schema) -> None:
+        """Results may have no bounds of their own, other than rows that are put together by just those."""
+        taken = [name for name in (WINDOW_START, WINDOW_END) if name in made]
+        if not taken:
+            return
+        if isinstance(self.calculation, Aggregation):
+            message = f"An aggregate is called {taken[0]!r}, as a column that the window makes"
+            raise InvalidQuery(message, self.where, f"name it otherwise, as in `.alias('last_{taken[0]}')`")
+        if WINDOW_START not in self.group:
+            message = f"{self.calculation.text} brings a column {taken[0]!r}, which the window makes"
+            hint = 'rename it first: `.rename({"window_start": "inner_start", "window_end": "inner_end"})`'
+            raise InvalidQuery(message, self.where, hint)
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -139,7 +153,10 @@ class WindowSpec(OperatorSpec):
 
 
 def result_frame(made: pl.DataFrame, axis: TimeAxis, columns: Sequence[str]) -> pl.DataFrame:
-    """Results with bounds in ticks, as the columns the user sees; a `window_start` that is there stays."""
+    """Results with bounds in ticks, as the columns the user sees.
+
+    A `window_start` that is there stays: it is one that rows were put together by, see `_check_names`.
+    """
     bounds = [axis.values(pl.col(END)).alias(WINDOW_END)]
     if WINDOW_START not in made.columns:
         bounds.append(axis.values(pl.col(START)).alias(WINDOW_START))
