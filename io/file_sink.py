@@ -116,6 +116,10 @@ class FileSink(Sink):
         """Remove the staged files of this job."""
         self._folder.abort(context)
 
+    def recover(self, tokens: Sequence[Token], context: WriterContext) -> None:
+        """Both, also in the folder that the restored checkpoint was made for."""
+        self._folder.recover(tokens, context)
+
     def describe(self) -> dict[str, str]:
         """What `explain` prints of it."""
         shown = {"path": str(self.path), "mode": self.mode}

@@ -10,12 +10,11 @@ from typing import IO
 
 import polars as pl
 
-from unistream.errors import ConnectorError
 from unistream.expressions.schema import CHANGE
 from unistream.io.base import Token, Writer, WriterContext
 from unistream.io.file_sink import Layout, final_names
 from unistream.io.parquet_format import folder_of
-from unistream.io.staging import StagedFolder, sync_file
+from unistream.io.staging import StagedFolder, cannot_write, sync_file
 
 OPEN_FILES = 128
 """Most files open at once; beyond it the one that was not written to for longest is finished."""
@@ -80,6 +79,7 @@ class LineWriter(Writer):
                 file.handle.close()
             file.path.unlink(missing_ok=True)
         self._files, self._open = [], {}
+        self._folder.leave(self._context)
 
     def _split(self, frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         keys = list(self._layout.partition_by)
@@ -106,7 +106,7 @@ class LineWriter(Writer):
         try:
             file.handle.write(data)
         except OSError as error:
-            raise ConnectorError(f"Cannot write {len(data)} bytes to {file.path}: {error}") from error
+            raise cannot_write(f"{len(data)} bytes to {file.path}", error) from error
         file.nbytes += len(data)
 
     def _is_full(self, file: _PartFile) -> bool:
@@ -132,7 +132,7 @@ class LineWriter(Writer):
             sync_file(file.handle)
             file.handle.close()
         except OSError as error:
-            raise ConnectorError(f"Cannot write {file.path}: {error}") from error
+            raise cannot_write(str(file.path), error) from error
 
     def _wants_empty_file(self) -> bool:
         """The result of a bounded job can be read back also when it has no rows."""
@@ -155,4 +155,4 @@ def _opened(path: Path) -> IO[bytes]:
     try:
         return path.open("wb")
     except OSError as error:
-        raise ConnectorError(f"Cannot write {path}: {error}") from error
+        raise cannot_write(str(path), error) from error

@@ -15,12 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unistream.errors import ConnectorError
 from unistream.expressions.schema import CHANGE
 from unistream.io.base import Token, Writer, WriterContext
 from unistream.io.file_sink import final_names
 from unistream.io.parquet_format import ParquetFormat, folder_of
-from unistream.io.staging import StagedFolder, sync_file
+from unistream.io.staging import StagedFolder, cannot_write, sync_file
 
 LANES = 2
 """Threads that encode, and files of an unpartitioned sink that fill at the same time.
@@ -108,6 +107,7 @@ class ParquetWriter(Writer):
         for file in self._files:
             file.discard()
         self._files, self._open, self._parts = [], {}, {}
+        self._folder.leave(self._context)
 
     def _wants_empty_file(self) -> bool:
         """The result of a bounded job can be read back also when it has no rows."""
@@ -213,7 +213,7 @@ class Lane:
 
     def _raise(self) -> None:
         if isinstance(self._error, OSError):
-            raise ConnectorError(f"Cannot write Parquet: {self._error}") from self._error
+            raise cannot_write("Parquet", self._error) from self._error
         if self._error is not None:
             raise self._error
 

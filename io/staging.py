@@ -6,11 +6,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from unistream.clock import fresh_random
 from unistream.errors import ConnectorError, DataError, InvalidSettings, StateError
 from unistream.io.base import Token, WriterContext
 from unistream.io.listing import HIDDEN, HIVE_NULL
@@ -33,6 +34,9 @@ class StagedFolder:
     `token(...)`. `commit` renames what tokens name, as often as it is asked; `abort` removes what no
     commit will come for. Files being written lie in a hidden folder of the target, one for each job, so
     that renaming never leaves the file system and leftovers are found by name.
+
+    A token says which folder it was made for: a job that goes on from a checkpoint may write to another
+    one, and what the checkpoint left is committed where it lies.
     """
 
     folder: str
@@ -52,7 +56,7 @@ class StagedFolder:
         """
         folder = Path(self.folder)
         try:
-            _make_folders(folder)
+            make_folders(folder)
             if restored or self.mode == "append":
                 return
             found = sorted(self._visible(folder))
@@ -74,9 +78,13 @@ class StagedFolder:
 
     def stage(self, context: WriterContext, number: int) -> str:
         """The path of a new hidden file; `number` is the writer's own count of files."""
-        staging = Path(self.folder, _staging_name(context.job_id))
-        _make_folders(staging)
-        return str(staging / f"{context.subtask}-{number}.tmp")
+        staging = self._staging(context)
+        try:
+            make_folders(staging)
+        except OSError as error:
+            raise cannot_write(str(staging), error) from error
+        # No run uses the name of another: in which folder the file of a token lies is never in doubt.
+        return str(staging / f"{context.subtask}-{number}-{fresh_random().token()}.tmp")
 
     def final_name(self, context: WriterContext, checkpoint_id: int, number: int, partition: str = "") -> str:
         """The name below the folder that file `number` of a checkpoint gets; the same after a replay."""
@@ -89,31 +97,45 @@ class StagedFolder:
         if not files:
             return None
         for folder in sorted({str(Path(staged).parent) for staged, _ in files}):
-            sync_folder(folder)
-        return {"files": [[os.path.relpath(staged, self.folder), final] for staged, final in files]}
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                raise cannot_write(folder, error) from error
+        return self._token([[os.path.relpath(staged, self.folder), final] for staged, final in files])
 
     def emptied(self, context: WriterContext) -> Token | None:
         """What commits that a bounded job has no rows: with "overwrite" the old ones go all the same."""
         alone = context.subtask == 0 and context.bounded and not context.checkpoints
-        return {"files": []} if alone and self.mode == "overwrite" else None
+        return self._token([]) if alone and self.mode == "overwrite" else None
 
     def commit(self, tokens: Sequence[Token]) -> None:
-        """Rename what the tokens name; a file that has its final name already is left as it is."""
-        files = [(staged, final) for token in tokens for staged, final in token["files"]]
-        if not tokens:
-            return
-        replaced = self._replaced()
-        touched = {self._commit_file(staged, final, replaced) for staged, final in files}
-        for folder in sorted(filter(None, touched)):
-            sync_folder(folder)
-        if replaced:
-            self._remove_replaced(replaced - {final for _, final in files})
-        for staging in sorted({staged.split("/")[0] for staged, _ in files}):
-            _remove_if_empty(Path(self.folder, staging))
+        """Rename what the tokens name; a file that has its final name already is left as it is.
+
+        The staging folder stays, empty or not: a writer may be about to open its next file there.
+        """
+        homes: dict[StagedFolder, list[Token]] = {}
+        for token in tokens:
+            homes.setdefault(self._home(token), []).append(token)
+        for home, its in homes.items():
+            try:
+                home._commit(its)
+            except OSError as error:
+                raise _not_writable(Path(home.folder), error) from error
+
+    def recover(self, tokens: Sequence[Token], context: WriterContext) -> None:
+        """Commit the tokens of a restored checkpoint again and remove what was staged after it."""
+        homes = {self, *map(self._home, tokens)}
+        self.commit(tokens)
+        for home in homes:
+            home.abort(context)
+
+    def leave(self, context: WriterContext) -> None:
+        """Called by a writer that is closed: what is prepared stays, an empty staging folder does not."""
+        _remove_if_empty(self._staging(context))
 
     def abort(self, context: WriterContext) -> None:
         """Remove every staged file of this job; called when none of its writers is open."""
-        staging = Path(self.folder, _staging_name(context.job_id))
+        staging = self._staging(context)
         if staging.is_dir():
             for name in os.listdir(staging):  # noqa: PTH208
                 (staging / name).unlink(missing_ok=True)
@@ -121,8 +143,46 @@ class StagedFolder:
         if self.mode == "overwrite" and not context.checkpoints:  # nobody goes on from here
             Path(self.folder, _REPLACED).unlink(missing_ok=True)
 
+    def _staging(self, context: WriterContext) -> Path:
+        return Path(self.folder, _STAGING + _safe(context.job_id))
+
+    def _token(self, files: list[list[str]]) -> Token:
+        return {"files": files, "folder": self.folder, "mode": self.mode}
+
+    def _home(self, token: Token) -> StagedFolder:
+        """The folder a token is committed in: this one, or that of a program that wrote somewhere else.
+
+        This one also when the folder was moved or copied: then the files are here.
+        """
+        named = token.get("folder", self.folder)  # older versions did not name it
+        if named == self.folder:
+            return self
+        other = replace(self, folder=named, mode=token["mode"])
+        staged, final = ([pair[which] for pair in token["files"]] for which in (0, 1))
+        # Final names first of all where they were to be: here a foreign file may have the same.
+        for home, names in ((self, staged), (other, staged), (other, final), (self, final)):
+            if any(home._inside(name).exists() for name in names):
+                return home
+        if token["files"]:
+            raise StateError(
+                f"What a checkpoint left is neither in {named}, where it was written, nor in {self.folder}",
+                hint="bring that folder back, or restore an earlier checkpoint and write to a new folder",
+            )
+        return other if Path(named).is_dir() else self
+
+    def _commit(self, tokens: Sequence[Token]) -> None:
+        files = [(staged, final) for token in tokens for staged, final in token["files"]]
+        replaced = self._replaced()
+        touched = {self._commit_file(staged, final, replaced) for staged, final in files}
+        for folder in sorted(filter(None, touched)):
+            sync_folder(folder)
+        if replaced:
+            self._remove_replaced(replaced - {final for _, final in files})
+
     def _commit_file(self, staged: str, final: str, replaced: set[str]) -> str | None:
         """The folder that got the file, or None when it was there already."""
+        if not staged.startswith(_STAGING):
+            raise StateError(f"A checkpoint names {staged!r}, which is no staged file of {self.folder}")
         source, target = self._inside(staged), self._inside(final)
         if not source.exists():
             if target.exists():
@@ -133,11 +193,8 @@ class StagedFolder:
             )
         if target.exists() and final not in replaced:
             raise ConnectorError(f"{target} exists already", hint="let each job write to a folder of its own")
-        try:
-            _make_folders(target.parent)
-            source.replace(target)
-        except OSError as error:
-            raise _not_writable(target.parent, error) from error
+        make_folders(target.parent)
+        source.replace(target)
         return str(target.parent)
 
     def _inside(self, name: str) -> Path:
@@ -196,6 +253,22 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def make_folders(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, with these rights, and what is missing above it; durably."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def cannot_write(what: str, error: OSError) -> ConnectorError:
+    """What a writer of files raises: a job with checkpoints tries again, there may be room by then."""
+    return ConnectorError(
+        f"Cannot write {what}: {error}", hint="free space on that disk, if it is full", retry_after=1.0
+    )
+
+
 def _folder(key: str, value: str | None) -> str:
     name = quote(key, safe="")
     if name.startswith(HIDDEN):  # nobody would look into it
@@ -221,19 +294,6 @@ def _safe(job_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", job_id)
 
 
-def _staging_name(job_id: str) -> str:
-    return _STAGING + _safe(job_id)
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and what is missing above it, durably."""
-    if folder.is_dir():
-        return
-    _make_folders(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
 def _remove_if_empty(folder: Path) -> bool:
     try:
         folder.rmdir()
@@ -252,11 +312,13 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _not_writable(folder: Path, error: OSError) -> ConnectorError:
-    hint = "name a folder that can be made or written to"
+    hint, retry_after = "name a folder that can be made or written to", None
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         hint = f"{error.filename} is a file: a sink writes several files into a folder; name another one"
     elif isinstance(error, PermissionError):
         hint = "give this process the right to write there, or name another folder"
+    else:
+        retry_after = 1.0  # such as a disk that is full for a moment
     return ConnectorError(
-        f"Cannot write to folder {folder}: {error.strerror or error}", user_location(), hint
+        f"Cannot write to folder {folder}: {error.strerror or error}", user_location(), hint, retry_after
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote, unquote
 
 import polars as pl
 
@@ -19,6 +20,9 @@ COMMITS = "_unistream_commits"
 
 INCOMING = "_unistream_incoming"
 """Temporary table of the rows of one commit."""
+
+FILES = ("sqlite", "duckdb")
+"""Databases that are a file each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,10 @@ class Connection(ABC):
 
     # Rows by key
 
+    def with_stored_keys(self, rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+        """The rows with keys as the table holds them, where two that differ here are one there."""
+        return rows
+
     def delete_by_key(self, table: str, rows: pl.DataFrame, key: Sequence[str]) -> None:
         """Remove the rows that have these keys."""
         for part, nulls in _by_nulls(rows.select(key), key):
@@ -202,6 +210,16 @@ class Database(ABC):
     @abstractmethod
     def place(self) -> str:
         """The database for messages and plans, without secrets."""
+
+    @property
+    def address(self) -> str:
+        """A URL without secrets, by which a checkpoint remembers it."""
+        return f"{self.name}:///{quote(self.place)}"
+
+    def way_to(self, address: str) -> str | None:
+        """The URL of another database, with what this one knows of the way; None when it is not there."""
+        scheme, _, path = address.partition(":///")
+        return address if scheme in FILES and Path(unquote(path)).exists() else None
 
     @property
     def staging(self) -> Path:

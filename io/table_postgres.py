@@ -95,6 +95,16 @@ class PostgresDatabase(Database):
         return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
 
     @property
+    def address(self) -> str:
+        return self.place
+
+    def way_to(self, address: str) -> str | None:
+        there, here = urlsplit(address), urlsplit(self.place)
+        if (there.scheme, there.netloc) == (here.scheme, here.netloc):
+            return urlunsplit(urlsplit(self.url)._replace(path=there.path))
+        return Database.way_to(self, address)
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         return (psycopg.Error,)
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from unistream.errors import ConnectorError, StateError
 from unistream.expressions.schema import CHANGE, Change, Changes
-from unistream.io.staging import sync_file, sync_folder
+from unistream.io.staging import make_folders, sync_file, sync_folder
 
 INLINE_BYTES = 32 << 10
 """Rows up to this size travel in the token itself."""
@@ -38,7 +38,7 @@ class StagedRows:
             return {"inline": base64.b64encode(content).decode(), "sha256": digest}
         path = self.folder / f"{name}.arrow"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(path.parent, mode=0o700)
             with path.open("wb") as file:
                 file.write(content)
                 sync_file(file)
@@ -65,6 +65,14 @@ class StagedRows:
 def staged_folder(base: Path, job_id: str, subtask: int) -> Path:
     """Where a subtask of a job keeps its rows: never outside of `base`."""
     return base / f"{re.sub(r'[^A-Za-z0-9_-]', '_', job_id)}-{subtask}"
+
+
+def moved_to(folder: Path, place: dict[str, Any]) -> dict[str, Any]:
+    """The same rows, in this folder if their file is there."""
+    if "file" not in place:
+        return place
+    here = folder / Path(place["file"]).name
+    return place | {"file": str(here)} if here.exists() else place
 
 
 def staged_rows(place: dict[str, Any]) -> pl.DataFrame:

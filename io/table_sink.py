@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from unistream.durations import Duration, microseconds
-from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings
+from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings, StateError
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.io.base import Sink, Token, Writer, WriterContext
 from unistream.io.table_database import TAKERS, Connection, Database, check_columns
-from unistream.io.table_rows import StagedRows, changes_by_key, forget, staged_folder, staged_rows
+from unistream.io.table_rows import StagedRows, changes_by_key, forget, moved_to, staged_folder, staged_rows
 from unistream.location import user_location
 
 Mode = Literal["append", "error", "overwrite"]
@@ -65,7 +65,7 @@ class TableSink(Sink):
     | Duration | INTEGER (microseconds) | BIGINT | BIGINT |
     | List, Array, Struct | TEXT (JSON) | their own | JSONB |
 
-    SQLite has no NaN: it becomes NULL there. Moments have microseconds, but for DuckDB's own.
+    SQLite has no NaN: it becomes NULL there, in keys too. Moments have microseconds, but for DuckDB's own.
     """
 
     url: str
@@ -161,25 +161,31 @@ class TableSink(Sink):
             self._check_table(connection, context.schema.columns, self.key_of(context.schema))
             if context.checkpoints or self.mode == "overwrite":
                 connection.make_commits()
-        return _TableWriter(self, context)
+            last = connection.last_commit(context.job_id, context.subtask) if context.checkpoints else None
+        return _TableWriter(self, context, last)
 
     def commit(self, tokens: Sequence[Token]) -> None:
         """Bring the rows of these checkpoints into the table, those that are not there yet."""
-        if not tokens:
-            return
-        with self.database.session("committing rows") as connection:
-            for token in sorted(tokens, key=lambda token: int(token["checkpoint"])):
-                self._commit(connection, token)
-        for token in tokens:
-            for place in token["rows"]:
-                forget(place)
+        homes: dict[TableSink, list[Token]] = {}
+        for token in sorted(tokens, key=lambda token: int(token["checkpoint"])):
+            homes.setdefault(self._home(token), []).append(token)
+        for home, its in homes.items():
+            with home.database.session("committing rows") as connection:
+                for token in its:
+                    home._commit(connection, token)
+            for token in its:
+                for place in home._places(token):
+                    forget(place)
 
     def recover(self, tokens: Sequence[Token], context: WriterContext) -> None:
         """Commit the rows of the restored checkpoint, if the crash came before that; drop what came later."""
         if tokens:
             with self.database.session("preparing the table") as connection:
                 connection.make_commits()
-        super().recover(tokens, context)
+        homes = {self, *map(self._home, tokens)}
+        self.commit(tokens)
+        for home in homes:
+            home.abort(context)
 
     def abort(self, context: WriterContext) -> None:
         """Remove what was staged and will not be committed."""
@@ -194,13 +200,49 @@ class TableSink(Sink):
 
     def staged(self, context: WriterContext) -> StagedRows:
         """Where the rows of a writer lie until they are committed."""
+        return StagedRows(self._staged(context.job_id, context.subtask))
+
+    def _staged(self, job_id: str, subtask: int) -> Path:
         base = self.database.staging if self.staging is None else Path(self.staging)
-        return StagedRows(staged_folder(base.absolute(), context.job_id, context.subtask))
+        return staged_folder(base.absolute(), job_id, subtask)
+
+    def _places(self, token: dict[str, Any]) -> list[dict[str, Any]]:
+        """Where the rows of a token lie; files beside a database that was moved have moved with it."""
+        folder = self._staged(token["job"], int(token["subtask"]))
+        return [moved_to(folder, place) for place in token["rows"]]
 
     @property
     def _replacing(self) -> str:
         """Under this name is noted that the rows of the table go with the first commit."""
         return f"{_TO_BE_REPLACED}: {self.table}"
+
+    def _home(self, token: dict[str, Any]) -> TableSink:
+        """The table a token is committed in: this one, or that of a program that wrote somewhere else."""
+        if "database" not in token:  # older versions did not name it
+            return self
+        address, table = str(token["database"]), str(token["table"])
+        if (address, table) == (self.database.address, self.table):
+            return self
+        url = self.url if self._continues(token) else self.database.way_to(address)
+        if url is None:
+            raise StateError(
+                f"What a checkpoint left is for table {table!r} of {address}, which is not there",
+                hint="bring that database back, or restore an earlier checkpoint and write to a new one",
+            )
+        home = replace(self, url=url, table=table, mode=token["mode"])
+        return home if home._is_there() else replace(home, table=self.table)  # it was renamed
+
+    def _continues(self, token: dict[str, Any]) -> bool:
+        """Whether a token was made for this database, under whatever name: it knows the checkpoint before."""
+        if token["database"] == self.database.address:
+            return True
+        with self.database.session("looking for the rows of a checkpoint") as connection:
+            last = connection.last_commit(token["job"], int(token["subtask"]))
+        return last is not None and last in (token["after"], token["checkpoint"])
+
+    def _is_there(self) -> bool:
+        with self.database.session("looking for the table") as connection:
+            return bool(connection.columns(self.table))
 
     def _check_table(self, connection: Connection, columns: pl.Schema, key: Sequence[str]) -> None:
         for name, kind in columns.items():
@@ -220,7 +262,7 @@ class TableSink(Sink):
             if self.mode == "overwrite" and connection.last_commit(self._replacing, 0) is not None:
                 connection.clear(self.table)
                 connection.forget_commit(self._replacing, 0)
-            for place in token["rows"]:
+            for place in self._places(token):
                 self._apply(connection, staged_rows(place), token["key"], Changes(token["changes"]))
             if kept:
                 connection.note_commit(job, subtask, checkpoint)
@@ -229,6 +271,7 @@ class TableSink(Sink):
         if not key:
             connection.insert(self.table, rows)
             return
+        rows = connection.with_stored_keys(rows, key)
         gone, put = changes_by_key(rows, key, changes)
         connection.delete_by_key(self.table, gone, key)
         connection.put_by_key(self.table, put, key)
@@ -237,9 +280,11 @@ class TableSink(Sink):
 class _TableWriter(Writer):
     """Gathers rows in memory, and in files when they are many."""
 
-    def __init__(self, sink: TableSink, context: WriterContext) -> None:
+    def __init__(self, sink: TableSink, context: WriterContext, last: int | None) -> None:
         self._sink = sink
         self._context = context
+        self._address = sink.database.address
+        self._last = last
         self._staged = sink.staged(context)
         self._frames: list[pl.DataFrame] = []
         self._nbytes = 0
@@ -270,7 +315,12 @@ class _TableWriter(Writer):
         self._staged.sync()
         rows, self._rows = self._rows, []
         self._waiting_since, self._replaces = None, False
+        after, self._last = self._last, checkpoint_id
         return {
+            "database": self._address,
+            "table": self._sink.table,
+            "mode": self._sink.mode,
+            "after": after,
             "job": self._context.job_id,
             "subtask": self._context.subtask,
             "checkpoint": checkpoint_id,

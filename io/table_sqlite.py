@@ -103,6 +103,10 @@ class _SqliteConnection(Connection):
         index = quoted_table(".".join([*schema, f"{bare}_key"]))
         self.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {quoted(bare)} ({names(key)})")
 
+    def with_stored_keys(self, rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+        floats = [name for name in key if rows.schema[name].is_float()]
+        return rows.with_columns(pl.col(floats).fill_nan(None))  # it stores NaN as NULL
+
     def delete_by_key(self, table: str, rows: pl.DataFrame, key: Sequence[str]) -> None:
         target = quoted_table(table)
         for nulls in (False, True):

@@ -45,6 +45,7 @@ def test_nothing_is_visible_before_the_commit_or_hidden_after_it(
     assert visible(folder) == []
     target.commit([token])
     assert visible(folder) == ["part-0-00000001-0000.txt"]
+    target.leave(CONTEXT)
     assert [path.name for path in folder.iterdir()] == ["part-0-00000001-0000.txt"]
     assert (folder / "part-0-00000001-0000.txt").read_text() == "rows"
 
@@ -76,6 +77,49 @@ def test_abort_removes_what_this_job_staged_and_nothing_else(target: StagedFolde
     target.abort(CONTEXT)
     assert theirs.read_text() == "theirs"
     assert [path.name for path in Path(target.folder).iterdir()] == [theirs.parent.name]
+
+
+def test_a_commit_leaves_the_place_of_the_next_file(target: StagedFolder) -> None:
+    token = staged(target, 0, "rows")
+    following = Path(target.stage(CONTEXT, 1))  # by a thread of the writer that opens it later
+    target.commit([token])
+    following.write_text("more")
+    target.leave(CONTEXT)
+    assert following.read_text() == "more"
+
+
+def test_a_token_of_another_folder_names_it(target: StagedFolder, tmp_path: Path) -> None:
+    token = json.loads(json.dumps(staged(target, 0, "rows")))
+    later = Path(target.stage(CONTEXT, 1))
+    later.write_text("of no checkpoint")
+    other = StagedFolder(str(tmp_path / "other"), ".txt", "append")
+    other.prepare_target(restored=True)
+    Path(other.folder, "part-0-00000001-0000.txt").write_text("foreign")
+    for _ in range(2):
+        other.recover([token], CONTEXT)
+        assert [path.name for path in Path(target.folder).iterdir()] == ["part-0-00000001-0000.txt"]
+        assert Path(target.folder, "part-0-00000001-0000.txt").read_text() == "rows"
+    assert Path(other.folder, "part-0-00000001-0000.txt").read_text() == "foreign"
+
+
+def test_leftovers_of_another_run_are_not_taken_for_files_of_a_token(
+    target: StagedFolder, tmp_path: Path
+) -> None:
+    token = staged(target, 0, "rows")
+    other = StagedFolder(str(tmp_path / "other"), ".txt")
+    staged(other, 0, "of no checkpoint")
+    other.recover([token], CONTEXT)
+    assert visible(Path(other.folder)) == []
+    assert Path(target.folder, "part-0-00000001-0000.txt").read_text() == "rows"
+
+
+def test_a_token_renames_nothing_but_staged_files(target: StagedFolder, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "file").write_text("mine")
+    token = {"files": [["file", "part-1"]], "folder": str(tmp_path / "private"), "mode": "error"}
+    with pytest.raises(StateError, match="no staged file"):
+        target.commit([token])
+    assert [path.name for path in (tmp_path / "private").iterdir()] == ["file"]
 
 
 def test_a_lost_staged_file_is_an_error(target: StagedFolder) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import unistream as us
 from unistream.expressions.schema import CHANGE, Changes, StreamSchema
-from unistream.io import table_sink
+from unistream.io import staging, table_rows, table_sink
 from unistream.io.base import WriterContext
 from unistream.io.table_database import quoted_table
 from unistream.io.table_rows import changes_by_key
@@ -309,6 +309,31 @@ def test_null_is_a_key_like_any_other(place: Place) -> None:
     assert place.rows() == sorted([(p, q, 2) for p, q, _ in rows], key=repr)
 
 
+NAN = float("nan")
+
+
+def test_no_number_is_a_key_like_any_other(place: Place) -> None:
+    for value in (1, 2):
+        for _ in range(2):  # two commits
+            run(us.from_frame({"k": [NAN, 1.0], "n": [1.5, NAN], "v": [value, value]}), place, key=["k", "n"])
+    assert sorted(v for (v,) in place.rows(columns="v")) == [2, 2]
+
+
+def test_where_no_number_is_stored_as_null_the_last_of_both_counts(place: Place) -> None:
+    run(us.from_frame({"k": [NAN, None, 1.0], "v": [1, 2, 3]}), place, key="k")
+    run(us.from_frame({"k": [None, NAN], "v": [4, 5]}), place, key="k")
+    expected = [3, 5] if place.name == "sqlite" else [3, 4, 5]
+    assert sorted(v for (v,) in place.rows(columns="v")) == expected
+
+
+def test_an_aggregate_by_no_number_keeps_one_row(place: Place, tmp_path: Path) -> None:
+    batches = [pl.DataFrame({"k": [NAN, 1.0]}) for _ in range(4)]
+    job = us.scan(ListSource({"k": pl.Float64}, batches)).group_by("k").agg(n=pl.len())
+    settings = us.Settings(checkpoint_interval="1ms", tick_rows=1, whole_query=False)
+    job.sink_table(place.url, "t").run(checkpoint=tmp_path / "ckpt", settings=settings, progress=False)
+    assert place.rows(columns="n") == [(4,), (4,)]
+
+
 def test_a_table_of_keys_alone(place: Place) -> None:
     for _ in range(2):
         run(us.from_frame({"k": [1, 2, 1]}), place, key="k")
@@ -441,6 +466,21 @@ def test_many_rows_are_staged_in_files(place: Place, tmp_path: Path, large: None
     assert list(staging.rglob("*.arrow"))
     sink.recover([token], context())
     assert not staging.exists(), "what was never prepared is gone"
+
+
+def test_the_name_of_every_folder_of_staged_rows_is_durable(
+    place: Place, tmp_path: Path, large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    for module in (staging, table_rows):
+        monkeypatch.setattr(module, "sync_folder", lambda folder: synced.append(Path(folder)))
+    writer = TableSink(place.url, "t", staging=tmp_path / "deep" / "staging").open(context())
+    writer.write(rows_of(1))
+    token = writer.prepare(1)
+    assert token is not None
+    file = Path(token["rows"][0]["file"])
+    assert set(synced) >= {folder for folder in file.parents if folder.is_relative_to(tmp_path)}
+    assert file.parent.stat().st_mode & 0o77 == 0, "for nobody else"
 
 
 def test_staged_rows_that_are_damaged_or_gone_are_an_error(place: Place, tmp_path: Path, large: None) -> None:

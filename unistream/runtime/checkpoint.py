@@ -147,9 +147,7 @@ class Checkpoints:
 
     def tokens(self, vertex: str) -> list[Token]:
         """What the restored checkpoint committed, or was about to."""
-        if self._restored is None or self._restored.extra.get(COMMITTED):
-            return []
-        return [token.token for token in self._restored.tokens if token.vertex == vertex]
+        return [token.token for token in self._origin.tokens if token.vertex == vertex]
 
     def store(self, operator_id: str) -> StateStore:
         """The tables of one operator, with their restored content."""
@@ -163,8 +161,9 @@ class Checkpoints:
         left = [(operator, table) for operator, table in self._backend.unclaimed() if not is_shown(table)]
         tables = [f"table {table!r} of {operator!r}" for operator, table in left]
         sources = [f"positions of source {name!r}" for name in self._restored.positions if name not in known]
-        tokens = () if self._restored.extra.get(COMMITTED) else self._restored.tokens
-        sinks = [f"rows of sink {token.vertex!r}" for token in tokens if token.vertex not in known]
+        sinks = [
+            f"rows of sink {token.vertex!r}" for token in self._origin.tokens if token.vertex not in known
+        ]
         dropped = sorted({*tables, *sources, *sinks})
         if dropped and not allow_dropped:
             raise StateError(
@@ -265,10 +264,15 @@ class Checkpoints:
         draft, publishing = self._draft, self._publishing
         if draft is None or publishing is None or not (wait or publishing.done()):
             return
-        manifest = publishing.result()
         self._draft = self._publishing = None
-        for sink, token in draft.tokens:
-            sink.commit(token)
+        try:
+            manifest = publishing.result()
+            for sink, token in draft.tokens:
+                sink.commit(token)
+        except BaseException as error:
+            for _, answer in draft.savepoints:
+                answer.set_exception(error)
+            raise
         self._rows_then = draft.read_rows
         self.latest = (manifest.id, self._clock.now())
         self._acknowledge(draft)

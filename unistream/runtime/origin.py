@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unistream.errors import StateError
 from unistream.state.checkpoint_store import CheckpointStore
-from unistream.state.manifest import Manifest
+from unistream.state.manifest import Manifest, SinkToken
 from unistream.state.storage import storage_for
 
 RESTORED = "restored"
@@ -30,6 +31,8 @@ class Origin:
     manifest: Manifest | None
     store: CheckpointStore
     extra: dict[str, Any] = field(default_factory=dict)
+    older: bool = False
+    """Whether it is followed by another of its directory, which began when this one was committed."""
 
     @classmethod
     def of(cls, own: CheckpointStore, restore: int | str | Path | None) -> Origin:
@@ -42,13 +45,21 @@ class Origin:
         if newest is not None and _kept(newest) == extra:
             return cls(newest, own, extra)
         if isinstance(restore, int):
-            return cls(own.load(restore), own, extra)
+            older = newest is not None and restore < newest.id
+            return cls(own.load(restore), own, extra, older)
         if newest is not None:
             raise StateError(
                 f"{own.storage.url} holds checkpoints already, so the job cannot begin from {restore}",
                 hint="use a new checkpoint directory, or leave restore= out to go on from the newest one",
             )
         return cls(_savepoint(restore), CheckpointStore(storage_for(restore)), extra)
+
+    @property
+    def tokens(self) -> Sequence[SinkToken]:
+        """What may still have to be committed."""
+        if self.manifest is None or self.older or self.manifest.extra.get(COMMITTED):
+            return ()
+        return self.manifest.tokens
 
 
 def _newest_of(own: CheckpointStore, damaged_is_well: bool) -> Manifest | None:
