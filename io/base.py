@@ -224,6 +224,9 @@ class Writer(ABC):
         """
         return None
 
+    def end(self) -> None:
+        """No more rows come: the next `prepare` is the last."""
+
     def close(self) -> None:
         """Discard what was written after the last `prepare` and give back resources; called once."""
 

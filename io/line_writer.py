@@ -44,6 +44,7 @@ class LineWriter(Writer):
         self._staged = 0
         self._since: int | None = None
         self._ever_wrote = False
+        self._ended = False
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take these rows."""
@@ -70,7 +71,11 @@ class LineWriter(Writer):
         files, self._files, self._since = self._files, [], None
         staged = [(file.path, file.partition) for file in files]
         token = final_names(self._folder, self._context, checkpoint_id, staged)
-        return token or self._folder.emptied(self._context)
+        return token or self._folder.emptied(self._context, self._ended)
+
+    def end(self) -> None:
+        """No rows come any more."""
+        self._ended = True
 
     def close(self) -> None:
         """Remove what is not prepared."""

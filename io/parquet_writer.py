@@ -56,6 +56,7 @@ class ParquetWriter(Writer):
         self._bytes = 0
         self._since: int | None = None
         self._ever_wrote = False
+        self._ended = False
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take these rows; blocks while the lanes are behind."""
@@ -98,7 +99,11 @@ class ParquetWriter(Writer):
         self._parts, self._rows, self._bytes, self._since = {}, 0, 0, None
         staged = [(file.path, file.partition) for file in files]
         token = final_names(self._folder, self._context, checkpoint_id, staged)
-        return token or self._folder.emptied(self._context)
+        return token or self._folder.emptied(self._context, self._ended)
+
+    def end(self) -> None:
+        """No rows come any more."""
+        self._ended = True
 
     def close(self) -> None:
         """Drop what is not prepared and end the threads."""

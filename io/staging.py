@@ -103,9 +103,12 @@ class StagedFolder:
                 raise cannot_write(folder, error) from error
         return self._token([[os.path.relpath(staged, self.folder), final] for staged, final in files])
 
-    def emptied(self, context: WriterContext) -> Token | None:
-        """What commits that a bounded job has no rows: with "overwrite" the old ones go all the same."""
-        alone = context.subtask == 0 and context.bounded and not context.checkpoints
+    def emptied(self, context: WriterContext, ended: bool = True) -> Token | None:
+        """What commits that a bounded job has no rows: with "overwrite" the old ones go all the same.
+
+        With checkpoints only when it has `ended`: rows may still come.
+        """
+        alone = context.subtask == 0 and context.bounded and (ended or not context.checkpoints)
         return self._token([]) if alone and self.mode == "overwrite" else None
 
     def commit(self, tokens: Sequence[Token]) -> None:

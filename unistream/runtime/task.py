@@ -292,7 +292,9 @@ class SinkTask(Task):
     def run(self, now: int) -> None:
         self.work_off()
         self.watermark = self.input_watermark()
-        self.ended = self.inputs_ended()
+        if self.inputs_ended() and not self.ended:
+            self.ended = True
+            self._writer.end()
 
     def take(self, batch: Batch) -> None:
         try:
