@@ -57,3 +57,17 @@ def test_rows_that_are_taken_back(rows: us.Stream) -> None:
 )
 def test_windows(rows: us.Stream, window: Any, expected: list[int]) -> None:
     assert counts(rows.group_by("k").window(window).agg(n=pl.len())) == expected
+
+
+@pytest.mark.parametrize("how", ["inner", "left", "right", "full", "semi", "anti"])
+def test_joins_see_nulls_in_nested_keys_as_the_query_does(how: Any) -> None:
+    pairs = pl.Series("k", [{"a": 1}, {"a": None}, None, {"a": 2}], dtype=pl.Struct({"a": pl.Int64}))
+    lists = pl.Series("k", [[1], [None], None, []], dtype=pl.List(pl.Int64))
+    for keys in (pairs, lists):
+        left, right = (
+            us.from_frame(some.to_frame().with_row_index(name))
+            for some, name in ((keys, "a"), (keys[:3], "b"))
+        )
+        joined = left.join(right, on="k", how=how)
+        found, expected = (joined.collect(settings=settings) for settings in (ROW_BY_ROW, us.Settings()))
+        assert sorted(map(str, found.rows())) == sorted(map(str, expected.rows()))

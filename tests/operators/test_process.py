@@ -14,10 +14,12 @@ from unistream.clock import Random
 from unistream.elements import Batch, Watermark
 from unistream.errors import DataError, InvalidQuery, InvalidSettings, StateError, UnistreamError
 from unistream.expressions.schema import EventTime, StreamSchema
+from unistream.operators import process
 from unistream.operators.process import Process, ProcessContext, ProcessFunction
 from unistream.operators.process_batches import ProcessBatches
 from unistream.testing import verify
 from unistream.testing.asserts import assert_same_rows
+from unistream.testing.bench import OperatorBench
 from unistream.testing.harness import OperatorHarness, Passed
 
 SCHEMA = StreamSchema(
@@ -277,6 +279,53 @@ def test_timers_without_end_are_stopped() -> None:
     rows = us.from_frame(frame_of([("a", 1, 2)])).with_event_time("t", unit="s")
     with pytest.raises(UnistreamError, match="without end"):
         rows.group_by("k").process(Forever()).collect()
+
+
+class Beats(ProcessFunction):
+    """Every minute of the day that a key begins with, and `at_end` times over at the end of the input."""
+
+    output = {"k": pl.String, "at": pl.Int64}
+    begun = us.ValueState(pl.Boolean)
+
+    def process(self, key: Any, row: dict[str, Any], ctx: ProcessContext) -> None:
+        if not self.begun.value:
+            self.begun.value = True
+            ctx.set_timer(ctx.time + 60_000_000)
+
+    def on_timer(self, key: Any, time: int, ctx: ProcessContext) -> None:
+        if time < 86_400_000_000:
+            ctx.set_timer(time + 60_000_000)
+        else:
+            ctx.emit({"k": key, "at": time})
+
+
+@pytest.mark.parametrize("hours", [[0], [0, 25]], ids=["at the end", "when time has come"])
+def test_many_keys_have_many_timers(monkeypatch: pytest.MonkeyPatch, hours: list[int]) -> None:
+    """How many are too many is a question for each key, and none while time goes on."""
+    monkeypatch.setattr(process, "_MOST_IN_A_ROW", 1_500 if hours == [0] else 1)
+    rows = [(f"key {n}", hour * 3_600, None) for hour in hours for n in range(5)]
+    beats = us.from_frame(frame_of(rows)).with_event_time("t", unit="s").group_by("k").process(Beats())
+    settings = us.Settings(whole_query=False, tick_rows=5)
+    assert beats.collect(settings=settings)["at"].to_list() == [86_400_000_000] * 5
+
+
+@pytest.mark.parametrize("step", [0, -1])
+def test_timers_that_never_get_ahead_are_stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    class Standing(ProcessFunction):
+        output = {"a": pl.Int64}
+
+        def process(self, key: Any, row: dict[str, Any], ctx: ProcessContext) -> None:
+            ctx.set_timer(ctx.time + 1_000_000)
+
+        def on_timer(self, key: Any, time: int, ctx: ProcessContext) -> None:
+            ctx.set_timer(time + step)
+
+    monkeypatch.setattr(process, "_MOST_IN_A_ROW", 1_000)
+    bench = OperatorBench(spec(Standing()), [SCHEMA])
+    bench.process(Batch(frame_of([("a", 1, 2)])))
+    with pytest.raises(DataError, match="without end") as error:
+        bench.advance_watermark(3_000_000)
+    assert "not later than the one that has come" in str(error.value)
 
 
 # Batches

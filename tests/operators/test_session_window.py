@@ -150,3 +150,44 @@ def test_the_best_rows_of_a_session() -> None:
     expected = {"k": ["a"] * 3, "window_start": [0, 0, 20], "window_end": [7, 7, 25]}
     expected |= {"t": [1, 2, 20], "v": [9, 7, 1]}
     OperatorHarness(best, SCHEMA).feeds(rows).expects(pl.DataFrame(expected))
+
+
+TOPS = {
+    "value": (pl.col("v"),),
+    "key and value": (pl.col("k").fill_null("").str.len_chars() * pl.col("v"),),
+    "key": (pl.col("k"),),
+}
+
+
+def best_of_each(by: tuple[pl.Expr, ...], n: int) -> SessionWindowSpec:
+    top = Top(frozenset(SCHEMA.columns), n, by, (False,) * len(by))
+    return SessionWindowSpec(window=Session(gap=GAP * SECOND), by=("k",), calculation=top)
+
+
+def best_by_row(rows: pl.DataFrame, by: tuple[pl.Expr, ...], n: int) -> pl.DataFrame:
+    """The rows of each session of the reference, sorted one session after the other."""
+    names = ["k", "window_start", "window_end"]
+    lists = reference(rows, {"t": pl.col("t").implode(), "v": pl.col("v").implode()})
+    sessions = lists.explode("t", "v").partition_by(names, maintain_order=True)
+    best = [one.sort(by, descending=True, nulls_last=True, maintain_order=True).head(n) for one in sessions]
+    return pl.concat(best).select(*names, "t", "v")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("by", TOPS.values(), ids=TOPS)
+def test_the_best_rows_of_random_sessions(by: tuple[pl.Expr, ...], seed: int) -> None:
+    rows = random_rows(seed, count=80, disorder=1 + 5 * seed)
+    for size in (4 + 3 * seed, 80):
+        bench = OperatorBench(best_of_each(by, 1 + seed), [SCHEMA])
+        for event in in_parts(rows, size, disorder=1 + 5 * seed):
+            feed(bench, event)
+        feed(bench, Watermark(MAX_TIME))
+        order = ["k", "window_start", "t", "v"]
+        expected = best_by_row(rows, by, 1 + seed)
+        assert pl.concat(bench.frames[""]).select(expected.columns).sort(order).equals(expected.sort(order))
+
+
+def test_the_best_rows_of_sessions_over_restores() -> None:
+    rows, by = random_rows(3, count=20), TOPS["key and value"]
+    harness = OperatorHarness(best_of_each(by, 2), SCHEMA)
+    harness.feeds(*in_parts(rows, 9)).expects(best_by_row(rows, by, 2))

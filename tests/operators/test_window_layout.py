@@ -10,6 +10,7 @@ import pytest
 
 from unistream.elements import MAX_TIME, MIN_TIME
 from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.operators.clock_changes import clock_changes
 from unistream.operators.time_axis import TimeAxis
 from unistream.operators.time_grid import FixedGrid, make_grid
 from unistream.operators.window_layout import END, PANE, START, make_layout
@@ -55,6 +56,79 @@ def test_panes_begin_where_polars_truncates(every: str, times: pl.Series, zone: 
     grid = make_grid(Span.parse(every, "every"), 0, zone, axis_of(zone), None)
     ticks = local.to_physical()
     assert grid.floor(ticks).equals(local.dt.truncate(every).to_physical())
+
+
+ZONES = ["Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Pacific/Apia", "UTC"]
+SIZES = ["2s", "7s", "40s", "2m", "4m", "7m", "10m", "12m", "20m", "25m", "50m", "1h", "100m", "5h", "12h"]
+
+
+def around_changes(zone: str, width: int) -> np.ndarray:
+    """Moments of four years, most of them near a change of the clock."""
+    rng = np.random.default_rng(7)
+    low, high = (int(datetime(year, 1, 1).timestamp()) * 1_000_000 for year in (2009, 2013))
+    changes = clock_changes(zone)[0]
+    changes = changes[(changes > low) & (changes < high)]
+    found = [rng.integers(low, high, 300), changes, changes - 1]
+    if len(changes):
+        found.append(rng.choice(changes, 600) + rng.integers(-3 * width - HOUR, 3 * width + HOUR, 600))
+    return np.sort(np.concatenate(found))
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("every", SIZES)
+def test_short_panes_begin_where_polars_truncates(every: str, zone: str) -> None:
+    """But for the first piece after a change of the clock, where Polars may even give a later moment."""
+    width = Span.parse(every, "every").micros
+    ticks = around_changes(zone, width)
+    changes = np.append(0, clock_changes(zone)[0])
+    settled = ticks - changes[np.searchsorted(changes, ticks, side="right") - 1] >= width
+    times = pl.Series(ticks[settled])
+    grid = make_grid(Span.parse(every, "every"), 0, zone, axis_of(zone), None)
+    expected = times.cast(pl.Datetime("us", zone)).dt.truncate(every).to_physical()
+    assert grid.floor(times).equals(expected)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("every", SIZES)
+def test_short_panes_are_whole_whatever_rows_come_together(every: str, zone: str) -> None:
+    width = Span.parse(every, "every").micros
+    ticks = around_changes(zone, width)
+    grid = make_grid(Span.parse(every, "every"), 0, zone, axis_of(zone), None)
+    starts = grid.floor(pl.Series(ticks))
+    ends = grid.next(starts)
+    assert ((starts <= pl.Series(ticks)) & (pl.Series(ticks) < ends)).all()
+    assert (ends - starts < 2 * width).all()
+    assert grid.floor(starts).equals(starts)
+    assert grid.floor(ends).equals(ends)
+    assert grid.floor(ends - 1).equals(starts)
+    for tick, start, end in list(zip(ticks.tolist(), starts, ends, strict=True))[::60]:
+        assert (grid.floor_one(tick), grid.next_one(tick)) == (start, end)
+        assert grid.edges(start, end - 1).tolist() == [start, end]
+    for low in ticks[::150].tolist():
+        walked = [grid.floor_one(low)]
+        while walked[-1] <= low + 5 * width:
+            walked.append(grid.next_one(walked[-1]))
+        assert grid.edges(low, low + 5 * width).tolist() == walked
+
+
+def test_a_piece_that_would_begin_while_the_clock_is_set_begins_then() -> None:
+    """In Berlin there was no 02:20 on that day: windows of 100 and of 50 minutes begin at 03:00."""
+    axis = axis_of("Europe/Berlin")
+    change = int(datetime.fromisoformat("2024-03-31T01:00:00+00:00").timestamp()) * 1_000_000
+    for every in ("100m", "50m", "2h"):
+        grid = make_grid(Span.parse(every, "every"), 0, "Europe/Berlin", axis, None)
+        assert grid.floor_one(change) == grid.floor_one(change + HOUR // 6) == change
+        assert grid.next_one(change - 1) == change
+
+
+def test_a_moved_grid_is_the_grid_moved() -> None:
+    ticks = around_changes("Europe/Berlin", 420_000_000)
+    plain, moved = (
+        make_grid(Span.parse("7m", "every"), offset, "Europe/Berlin", axis_of("Europe/Berlin"), None)
+        for offset in (0, 5_000_000)
+    )
+    expected = plain.floor(pl.Series(ticks - 5_000_000)) + 5_000_000
+    assert moved.floor(pl.Series(ticks)).equals(expected)
 
 
 @pytest.mark.parametrize("unit", ["ms", "ns"])

@@ -16,6 +16,10 @@ import polars as pl
 How = Literal["sum", "min", "max", "first", "last", "frame"]
 
 
+_NARROW = (pl.Boolean, pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+_HALF = 2**32
+"""Wider whole numbers are added up in two halves, of which no number of rows that fits anywhere overflows."""
+
 _NAME_LENGTH = 40
 """Letters of an expression in the name of what is kept of it."""
 
@@ -71,6 +75,8 @@ class Slots:
     """The state columns so far, and the distinct values that some of them count; equal ones are shared."""
 
     prefix: str
+    retracting: bool = False
+    """Whether contributions will be taken back: what can be exact is kept so, though in more columns."""
     found: dict[tuple[bytes, bytes], Slot] = field(default_factory=dict)
     marked: dict[str, Distinct] = field(default_factory=dict)
 
@@ -156,9 +162,25 @@ def mean(slots: Slots, values: Values) -> pl.Expr | None:
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
         return None
     n = count(slots, values)
-    exact = values.dtype.is_integer() or values.dtype == pl.Boolean
-    whole = slots.add(values.wide().sum(), pl.Expr.sum, "sum", nullable=False, exact=exact)
+    whole = _exact_sum(slots, values) if slots.retracting else None
+    if whole is None:
+        whole = slots.add(values.wide().sum(), pl.Expr.sum, "sum", nullable=False, exact=False)
     return pl.when(n > 0).then(whole / n)
+
+
+def _exact_sum(slots: Slots, values: Values) -> pl.Expr | None:
+    """The sum of whole numbers as wide as it may get, from sums that are added to and taken from in place."""
+
+    def summed(expr: pl.Expr) -> pl.Expr:
+        chosen = values.turned(expr.cast(pl.Int64)).chosen
+        return slots.add(chosen.sum(), pl.Expr.sum, "sum", nullable=False)
+
+    if values.dtype in _NARROW:
+        return summed(values.expr)
+    if values.dtype in (pl.Int64, pl.UInt64):
+        high, low = summed(values.expr // _HALF), summed(values.expr % _HALF)
+        return (high.cast(pl.Int128) * _HALF + low).cast(pl.Float64)
+    return None
 
 
 def _mean_of_times(slots: Slots, values: Values) -> pl.Expr:

@@ -99,16 +99,22 @@ class _NeedsAllRows(Exception):
 
 
 def decompose(
-    exprs: Sequence[pl.Expr], schema: pl.Schema, keys: Sequence[str] = (), *, marked: bool = False
+    exprs: Sequence[pl.Expr],
+    schema: pl.Schema,
+    keys: Sequence[str] = (),
+    *,
+    marked: bool = False,
+    retracting: bool = False,
 ) -> Decomposition | Holistic:
     """Take `exprs` (from `expand`, over `schema`, grouped by `keys`) apart, if all of them can be.
 
     If rows tell how many new values they bring (`marked`), distinct values are counted; else they are kept.
+    If contributions will be taken back (`retracting`), means of whole numbers are kept so that they can be.
 
     >>> print(decompose([pl.col("a").cum_sum().rank().max()], pl.Schema({"a": pl.Int64})))
     `col("a").cum_sum().rank().max()` needs all rows of a group at once
     """
-    work = _Work(schema, keys, marked=marked)
+    work = _Work(schema, keys, marked=marked, retracting=retracting)
     finish = []
     for expr in exprs:
         try:
@@ -123,14 +129,14 @@ def decompose(
 class _Work:
     """One decomposition in the making."""
 
-    def __init__(self, schema: pl.Schema, keys: Sequence[str], *, marked: bool) -> None:
+    def __init__(self, schema: pl.Schema, keys: Sequence[str], *, marked: bool, retracting: bool) -> None:
         self.schema = schema
         self.keys = list(keys)
         self.marked = marked
         prefix = "__s"
         while any(name.startswith(prefix) for name in schema):
             prefix += "_"
-        self.slots = Slots(prefix)
+        self.slots = Slots(prefix, retracting)
 
     def output(self, expr: pl.Expr) -> pl.Expr:
         """The expression over state columns that gives what `expr` gives over rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import heapq
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,8 +30,8 @@ Row = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_AT_ONCE = 16_384
 """More Python objects at a time would be looked through by the garbage collector again and again."""
-_MOST_AT_END = 1_000_000
-"""Timers that one timer may set off, one by one, after the end of the input."""
+_MOST_IN_A_ROW = 1_000_000
+"""Timers that those of one key may set off, one by one, where no time that is reached ends them."""
 
 
 class ProcessFunction(ABC):
@@ -302,7 +303,7 @@ class _Process(Operator):
         keys = due.drop(TIME)
         distinct = keys.unique(maintain_order=True)
         self._load(distinct)
-        firing = _Firing(due[TIME].to_list(), _places(keys, distinct))
+        firing = _Firing(due[TIME].to_list(), _places(keys, distinct), ended=until == MAX_TIME)
         ctx, later = self._ctx, []
         ctx.clock = clock
         while (timer := firing.next()) is not None:
@@ -324,11 +325,13 @@ class _Process(Operator):
 class _Firing:
     """Timers that are due, in order, with those that are set and cancelled while they fire."""
 
-    def __init__(self, times: Sequence[int], places: Sequence[int]) -> None:
+    def __init__(self, times: Sequence[int], places: Sequence[int], *, ended: bool) -> None:
+        self._ended = ended
+        self._now = MIN_TIME
         self._numbers = count(len(times))
         self._heap = [(time, n, at) for n, (time, at) in enumerate(zip(times, places, strict=True))]
         self._waiting = {(time, at) for time, _, at in self._heap}
-        self._more = 0
+        self._more: dict[int, int] = defaultdict(int)
         heapq.heapify(self._heap)
 
     def next(self) -> tuple[int, int] | None:
@@ -337,6 +340,7 @@ class _Firing:
             time, _, at = heapq.heappop(self._heap)
             if (time, at) in self._waiting:
                 self._waiting.remove((time, at))
+                self._now = time
                 return time, at
         return None
 
@@ -345,12 +349,18 @@ class _Firing:
         if not sets:
             self._waiting.discard((time, at))
         elif (time, at) not in self._waiting:
-            self._more += 1
-            if self._more > _MOST_AT_END:
-                hint = "set no timer in on_timer when ctx.ended is true"
-                raise DataError("Timers that are due set further timers that are due, without end", hint=hint)
+            if self._ended or time <= self._now:
+                self._count(at)
             self._waiting.add((time, at))
             heapq.heappush(self._heap, (time, next(self._numbers), at))
+
+    def _count(self, at: int) -> None:
+        """Timers that set later ones come to where time is; others of a key may go on for ever."""
+        self._more[at] += 1
+        if self._more[at] > _MOST_IN_A_ROW:
+            ended, ahead = "when ctx.ended is true", "that is not later than the one that has come"
+            hint = f"set no timer in on_timer {ended if self._ended else ahead}"
+            raise DataError("Timers that are due set further timers that are due, without end", hint=hint)
 
 
 def _rows_of(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:

@@ -124,11 +124,11 @@ def _plan(by: Sequence[str], exprs: Sequence[pl.Expr], schema: StreamSchema) -> 
     if schema.changes is Changes.APPEND:
         return decompose(exprs, schema.columns, by, marked=True)
     # Whether a key still has rows is not for the user's aggregates to tell.
-    found = decompose([*exprs, pl.len().alias(_COUNT)], schema.columns, by)
+    found = decompose([*exprs, pl.len().alias(_COUNT)], schema.columns, by, retracting=True)
     if isinstance(found, Holistic) or found.invertible:
         return found
     for expr in exprs:
-        alone = decompose([expr], schema.columns, by)
+        alone = decompose([expr], schema.columns, by, retracting=True)
         if isinstance(alone, Decomposition) and not alone.invertible:
             return Holistic(" ".join(str(expr).split()), "cannot take a row back exactly")
     raise AssertionError("one of the expressions must be in the way")

@@ -209,11 +209,12 @@ class SessionWindowOperator(Operator):
 
     def _parts(self, rows: pl.DataFrame, opened: pl.DataFrame) -> pl.DataFrame:
         """One part for each session, in their order: that of its rows, merged with what was open of it."""
-        fresh = self._contents.fold(_together(rows), [SESSION])
-        if not opened.height:
-            return fresh
-        older = opened.sort(BORN).select(fresh.columns)
-        return self._contents.merge(_together(stacked([older, fresh])), [SESSION])
+        parts = self._contents.fold(_together(rows), [SESSION])
+        if opened.height:
+            older = opened.sort(BORN).select(parts.columns)
+            parts = self._contents.merge(_together(stacked([older, parts])), [SESSION])
+        # Of the best rows those come first that are better, whatever their session.
+        return parts if parts.get_column(SESSION).is_sorted() else parts.sort(SESSION)
 
     def _emit_late(self, rows: pl.DataFrame, bounds: pl.DataFrame, reason: str, out: Output) -> None:
         self._context.metrics.add("late", rows.height)

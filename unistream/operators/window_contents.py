@@ -143,7 +143,9 @@ class Top(Calculation):
     def contents(
         self, columns: pl.Schema, keys: Sequence[str], where: str | None, *, overlapping: bool = False
     ) -> Contents:
-        return TopContents(self, self.result(columns, keys, where))
+        reads_keys = not columns_read(pl.struct(self.by)).isdisjoint(keys)
+        ranks = output_schema("select", self.by, columns, "top_k", where).dtypes() if reads_keys else []
+        return TopContents(self, self.result(columns, keys, where), ranks)
 
     @property
     def text(self) -> str:
@@ -261,19 +263,28 @@ class BufferedContents(Contents):
 class TopContents(Contents):
     """The best rows so far of each group; among equals those that came first."""
 
-    def __init__(self, asked: Top, result: pl.Schema) -> None:
+    def __init__(self, asked: Top, result: pl.Schema, ranks: Sequence[pl.DataType]) -> None:
+        """`ranks`: the types of what rows go by, where that is kept as parts may come without their keys."""
         self._asked = asked
         self.result = result
-        self.stored = result
+        self._ranks = pl.Schema({f"__rank{at}": dtype for at, dtype in enumerate(ranks)})
+        self.stored = pl.Schema({**result, **self._ranks})
 
     def fold(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
+        if self._ranks:
+            given = zip(self._ranks, self._asked.by, strict=True)
+            rows = rows.with_columns(expr.alias(name) for name, expr in given)
+        return self._best(rows, by)
+
+    def _best(self, rows: pl.DataFrame, by: By) -> pl.DataFrame:
         asked = self._asked
+        ranks = list(self._ranks) or asked.by
         descending = [not reverse for reverse in asked.reverse]
-        ordered = rows.sort(asked.by, descending=descending, nulls_last=True, maintain_order=True)
+        ordered = rows.sort(ranks, descending=descending, nulls_last=True, maintain_order=True)
         return ordered.group_by(by, maintain_order=True).head(asked.n)
 
     def merge(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
-        return self.fold(parts, by)
+        return self._best(parts, by)
 
     def finish(self, parts: pl.DataFrame, by: By) -> pl.DataFrame:
         return parts.select(*by, *(name for name in self.result if name not in by))
