@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import unistream as us
+from unistream.api.stream import Stream
 from unistream.clock import Random
 from unistream.elements import Batch
 from unistream.errors import InvalidQuery
@@ -175,6 +176,32 @@ def test_batch_and_stream_agree() -> None:
     best = rows.group_by("k").agg(pl.col("v").max(), n=pl.len())
     verify(best.group_by("n").agg(pl.col("v").mean(), pl.col("k").n_unique()), seeds=5)
     verify(best.filter(pl.col("n") > 2).select("v").group_by("v").agg(n=pl.len()), seeds=5)
+
+
+ROW_STEPS: dict[str, Callable[[Stream], Stream]] = {
+    "a column more": lambda table: table.with_columns(twice=pl.col("n") * 2),
+    "one more and one replaced": lambda table: table.with_columns(pl.col("n") + 1, twice=pl.col("n") * 2),
+    "two shared": lambda table: table.with_columns(a=pl.col("n") * 7 + 1, b=(pl.col("n") * 7 + 1) * 2),
+    "the key again": lambda table: table.with_columns(k2="k"),
+    "another type": lambda table: table.cast({"n": pl.String}),
+    "another name": lambda table: table.rename({"n": "m"}).with_columns(k2=pl.col("k")),
+    "fields": lambda table: table.with_columns(s=pl.struct("n", x="top")).drop("n").unnest("s"),
+    "items": lambda table: table.with_columns(l=pl.concat_list("n", "top")).explode("l"),
+}
+
+
+@pytest.mark.parametrize("settings", [us.Settings(whole_query=False, tick_rows=2), us.Settings(), None])
+@pytest.mark.parametrize("name", ROW_STEPS)
+def test_steps_over_single_rows_of_a_table(name: str, settings: us.Settings | None) -> None:
+    rows = us.from_frame({"k": [1, 1, 2, 3, 1], "v": [5, 4, 3, 2, 1]})
+    table = ROW_STEPS[name](rows.group_by("k").agg(n=pl.len(), top=pl.col("v").max().cast(pl.UInt32)))
+    expected = ROW_STEPS[name](
+        us.from_frame({"k": [1, 2, 3], "n": [3, 1, 1], "top": [5, 3, 2]}).cast(
+            {"n": pl.UInt32, "top": pl.UInt32}
+        )
+    ).collect()
+    assert_same_rows(table.collect(settings=settings), expected)
+    assert_same_rows(table.head(10), expected)
 
 
 def test_changes_are_rows() -> None:

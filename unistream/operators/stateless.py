@@ -14,7 +14,7 @@ from unistream.errors import DataError, some_of
 from unistream.expressions.analysis import columns_read, is_constant
 from unistream.expressions.schema import CHANGE, Change, Changes, StreamSchema
 from unistream.expressions.shared_parts import share_work
-from unistream.of_columns import rows_where
+from unistream.of_columns import columns_of, rows_where
 
 SMALL_FRAME = 20_000
 """Below this many rows one thread is faster than handing expressions to several."""
@@ -121,6 +121,13 @@ class WithColumnsStep(RowStep):
         return _keeping(self, needed)
 
     def apply(self, frame: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+        made = self._computed(frame)
+        if changes is Changes.APPEND:
+            return made
+        columns = [name for name in made.columns if name != CHANGE]
+        return columns_of(made, [*columns, CHANGE])  # which stays behind those that were added
+
+    def _computed(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self._share_work and frame.height >= WORTH_PLANNING:
             return _planned(frame, frame.lazy().with_columns(self.exprs))
         if frame.height < SMALL_FRAME:
