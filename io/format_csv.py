@@ -13,7 +13,7 @@ import polars as pl
 from unistream.errors import DataError, InvalidQuery, InvalidSettings, nearest
 from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_csv_rules import CsvRules
-from unistream.io.format_types import convert, converted, durations_as_numbers, misfits, wire_type
+from unistream.io.format_types import as_written, convert, converted, misfits, wire_type
 
 PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at closely."""
@@ -114,12 +114,17 @@ class CsvFormat(Format):
 
     def for_header(self, line: bytes, where: str) -> CsvFormat:
         """The same format for a file with this header line; `DataError` when it lacks columns."""
-        names = self.header_fields(line)
+        way_out = 'move the file away; on_error="collect" leaves such files out, unless they are followed'
+        try:
+            names = self.header_fields(line)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            problem = f"{where}, line 1: the header cannot be read: {str(error).partition(chr(10))[0]}"
+            raise DataError(problem, hint=f"check separator= and quote_char=, or {way_out}") from error
         missing = [name for name in self.schema if name not in names]
         if missing or len(set(names)) != len(names):
             what = f"has no column {missing[0]!r}" if missing else "names a column twice"
             near = nearest(missing[0], names) if missing else None
-            hint = f"did you mean {near!r}?" if near else "pass has_header=False when the first line is a row"
+            hint = f"did you mean {near!r}?" if near else f"check separator= and has_header=, or {way_out}"
             raise DataError(f"{where}, line 1: the header {what}. Columns: {names}", hint=hint)
         return replace(self, file_columns=tuple(names))
 
@@ -231,7 +236,7 @@ class CsvFormat(Format):
 
 def csv_bytes(frame: pl.DataFrame, separator: str, quote_char: str | None, *, header: bool = False) -> bytes:
     """Rows as separated values, durations as numbers; without a quote character no field is quoted."""
-    text = durations_as_numbers(frame).write_csv(
+    text = as_written(frame).write_csv(
         include_header=header,
         separator=separator,
         quote_char=quote_char or '"',

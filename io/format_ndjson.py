@@ -14,7 +14,7 @@ from unistream.errors import InvalidQuery
 from unistream.io.format_base import BYTE_ORDER_MARK, Decoded, Format, count_lines, joined, unreadable
 from unistream.io.format_json_rules import JsonRules, json_wire_type, too_deep
 from unistream.io.format_json_small import SMALL_BYTES, SmallJson
-from unistream.io.format_types import converted, durations_as_numbers, misfits
+from unistream.io.format_types import as_written, converted, misfits
 
 PIECE_BYTES = 128 << 10
 """A chunk that fails is cut into pieces of this size; only pieces that fail again are looked at by line."""
@@ -204,7 +204,7 @@ class NdjsonFormat(Format):
 
 def ndjson_bytes(frame: pl.DataFrame) -> bytes:
     """Rows as one JSON object a line; durations as numbers, NaN and infinity, which JSON lacks, as null."""
-    return durations_as_numbers(frame).write_ndjson().encode()
+    return as_written(frame).write_ndjson().encode()
 
 
 def _pieces(data: bytes) -> list[bytes]:

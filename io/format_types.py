@@ -23,6 +23,10 @@ _DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
 _TIME = r"(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d+)?)?)?"
 _ZONE = r"(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
 _DATETIME_PARTS = rf"^({_DATE})(?:[T ]({_TIME})({_ZONE})?)?$"
+_WHOLE_MINUTES_SINCE = 63_593_070
+"""Seconds since 1970. In January 1972 the clocks of Liberia were the last to be set to whole minutes."""
+_PER_SECOND = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
 _INTEGER = r"^[+-]?\d+$"
 
 
@@ -93,10 +97,26 @@ def misfits(wire: pl.DataFrame, frame: pl.DataFrame) -> pl.Series | None:
     return wire.select(pl.coalesce(found).alias("reason")).to_series()
 
 
-def durations_as_numbers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Durations in their unit, as they are read back."""
-    durations = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
-    return frame.with_columns(pl.col(durations).cast(pl.Int64)) if durations else frame
+def as_written(frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns as text can hold them: durations in their unit, old moments of a time zone in UTC.
+
+    Clocks were set to the second once, and what is written has hours and minutes only.
+    """
+    told = []
+    for name, dtype in frame.schema.items():
+        if isinstance(dtype, pl.Duration):
+            told.append(pl.col(name).cast(pl.Int64))
+        elif isinstance(dtype, pl.Datetime) and _is_old(frame[name], dtype):
+            told.append(pl.col(name).dt.convert_time_zone("UTC"))
+    return frame.with_columns(told) if told else frame
+
+
+def _is_old(moments: pl.Series, dtype: pl.Datetime) -> bool:
+    """Whether one of them may be of a time at which its zone was ahead by more than whole minutes."""
+    if dtype.time_zone is None or dtype.time_zone == "UTC":
+        return False
+    least = moments.cast(pl.Int64).min()
+    return least is not None and least < _WHOLE_MINUTES_SINCE * _PER_SECOND[dtype.time_unit]  # type: ignore[operator]
 
 
 def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
+import unistream as us
 from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings
 from unistream.expressions.schema import StreamSchema
 from unistream.io.base import Chunk, Request, WriterContext
@@ -202,3 +204,16 @@ def test_any_rows_come_back(rows: list[tuple]) -> None:
         decoded = format_.decode(format_.encode(frame), first_line=2)
         assert decoded.rejected is None
         assert decoded.frame.equals(frame)
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson"])
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["Africa/Monrovia", "Europe/Berlin", "America/St_Johns"])
+def test_old_moments_of_a_zone_come_back(tmp_path: Path, kind: str, unit: str, zone: str) -> None:
+    """Their offsets had seconds, which text does not."""
+    years = [1700 if unit != "ns" else 1800, 1874, 1890, 1919, 1950, 1971, 1972, 1973, 2024]
+    moments = pl.Series("at", [datetime(year, 1, 7, 0, 44, 29) for year in years], dtype=pl.Datetime(unit))  # type: ignore[arg-type]
+    rows = moments.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).to_frame()
+    getattr(us.from_frame(rows), f"sink_{kind}")(tmp_path / "out").run(progress=False)
+    again = getattr(us, f"scan_{kind}")(tmp_path / "out", schema=rows.schema).collect()
+    assert_frame_equal(again, rows)

@@ -39,6 +39,20 @@ def test_few_rows_hold_few_bytes(seed: int) -> None:
         assert held_bytes(column) <= max(LEFT_OVER * column.estimated_size(), WORTHWHILE), column.name
 
 
+@pytest.mark.parametrize("wide", [pl.Int128, pl.UInt128])
+def test_numbers_that_arrow_does_not_know_beside_text(wide: type[pl.DataType]) -> None:
+    numbers = pl.Series("n", range(ROWS)).cast(wide)
+    whole = (
+        frame(np.random.default_rng(0))
+        .with_columns(numbers)
+        .with_columns(both=pl.struct("n", "text"), lists=pl.concat_list(pl.struct("n", "text")))
+    )
+    few = whole.filter(pl.col("n") % 997 == 3).select("both", "lists")
+    kept = without_left_overs(few)
+    assert_frame_equal(kept, few)
+    assert held_bytes(kept["both"]) < held_bytes(few["both"]) // 50
+
+
 def test_what_is_used_is_not_copied() -> None:
     whole = frame(np.random.default_rng(0))
     assert without_left_overs(whole) is whole
