@@ -115,8 +115,8 @@ def _is_old(moments: pl.Series, dtype: pl.Datetime) -> bool:
     """Whether one of them may be of a time at which its zone was ahead by more than whole minutes."""
     if dtype.time_zone is None or dtype.time_zone == "UTC":
         return False
-    least = moments.cast(pl.Int64).min()
-    return least is not None and least < _WHOLE_MINUTES_SINCE * _PER_SECOND[dtype.time_unit]  # type: ignore[operator]
+    since = _WHOLE_MINUTES_SINCE * _PER_SECOND[dtype.time_unit]
+    return bool((moments.cast(pl.Int64) < since).any())
 
 
 def _from_text(dtype: DataType) -> Callable[[pl.Series], pl.Series]:
