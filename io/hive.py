@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -23,6 +23,19 @@ def _whole_number(text: str) -> int:
     raise ValueError(text)
 
 
+def _unsigned(text: str) -> int:
+    """A number of 64 bits without a sign."""
+    if re.fullmatch(r"[0-9]{1,20}", text) and int(text) < 1 << 64:
+        return int(text)
+    raise ValueError(text)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise ValueError(text)
+
+
 def _day(text: str) -> date:
     """A date as Polars reads it too; Python takes weeks and dates without dashes besides."""
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
@@ -30,12 +43,36 @@ def _day(text: str) -> date:
     raise ValueError(text)
 
 
+_MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+
+
+def _moment(text: str) -> datetime:
+    """A moment with no more than microseconds: what is finer stays text, which loses nothing."""
+    if re.fullmatch(_MOMENT, text):
+        return datetime.fromisoformat(text)
+    raise ValueError(text)
+
+
+def _moment_in_utc(text: str) -> datetime:
+    """A moment with its distance to UTC."""
+    if re.fullmatch(_MOMENT + r"(Z|[+-][0-9]{2}:[0-9]{2})", text):
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError(text) from error
+    raise ValueError(text)
+
+
 _TYPES: dict[pl.DataType, Callable[[str], Any]] = {
     pl.Int64(): _whole_number,
+    pl.UInt64(): _unsigned,
+    pl.Boolean(): _truth,
     pl.Date(): _day,
+    pl.Datetime("us"): _moment,
+    pl.Datetime("us", "UTC"): _moment_in_utc,
     pl.String(): str,
 }
-"""Types of folder columns, the narrowest first, and how each reads its text."""
+"""Types of folder columns, the narrowest first, and how each reads its text: as Polars finds them too."""
 
 
 def folder_columns(listing: Listing, entries: list[FileEntry]) -> pl.Schema:
@@ -53,7 +90,7 @@ def folder_columns(listing: Listing, entries: list[FileEntry]) -> pl.Schema:
 
 
 def _narrowest(values: Iterable[str | None]) -> pl.DataType:
-    """The narrowest of integer, date and text that holds all values of a folder column."""
+    """The narrowest type that holds all values of a folder column."""
     known = {value for value in values if value is not None}
     for kind, parse in _TYPES.items():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from urllib.parse import quote, unquote
 import polars as pl
 
 from unistream.errors import InvalidQuery, nearest, some_of
+from unistream.io.table_values import has_nanoseconds
 from unistream.location import user_location
+
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 COMMITS = "_unistream_commits"
 """Table of the newest checkpoint of each subtask whose rows are in the database."""
@@ -83,7 +87,7 @@ class Connection(ABC):
 
     def create_index(self, table: str, key: Sequence[str]) -> None:
         """Rows are found by their key without reading the table."""
-        index = quoted(f"{table.rpartition('.')[2]}_key")
+        index = quoted(index_of(table.rpartition(".")[2]))
         self.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {quoted_table(table)} ({names(key)})")
 
     def declaration(self, name: str, kind: pl.DataType) -> str:
@@ -193,6 +197,9 @@ class Database(ABC):
 
     name: ClassVar[str]
 
+    folds_names: ClassVar[bool] = False
+    """Whether names of columns that differ in case alone are one."""
+
     @abstractmethod
     def connect(self) -> Connection:
         """Open it. Raises `ConnectorError`."""
@@ -237,6 +244,19 @@ class Database(ABC):
                 connection.close()
         except self.errors as error:
             raise self.failed(error, what) from error
+
+
+def check_names(columns: Sequence[str]) -> None:
+    """Raise `InvalidQuery` for two names that are one for a database that folds them."""
+    known: dict[str, str] = {}
+    for name in columns:
+        other = known.setdefault(name.translate(_LOWER), name)
+        if other != name:
+            raise InvalidQuery(
+                f"{other!r} and {name!r} are one name for this database: they differ in case alone",
+                user_location(),
+                f"rename one: .rename({{{name!r}: ...}})",
+            )
 
 
 def check_columns(
@@ -310,6 +330,17 @@ def family_of(kind: pl.DataType) -> str:
         pl.Time: "time",
     }
     return simple.get(type(kind), "text")
+
+
+def coarse_keys(found: Mapping[str, Column], schema: pl.Schema, key: Sequence[str]) -> list[str]:
+    """Key columns that can have nanoseconds where the table keeps microseconds."""
+    fine = {name for name, column in found.items() if column.declared == "TIMESTAMP_NS"}
+    return [name for name in key if has_nanoseconds(schema[name]) and name not in fine]
+
+
+def index_of(table: str) -> str:
+    """The index on the key of a table; SQLite has one set of names for indexes and tables."""
+    return f"_unistream_{table}_key"
 
 
 def quoted(name: str) -> str:

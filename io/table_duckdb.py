@@ -20,7 +20,7 @@ from unistream.io.table_database import (
     quoted,
     quoted_table,
 )
-from unistream.io.table_values import as_microseconds
+from unistream.io.table_values import as_microseconds, without_nanoseconds
 
 _TYPES: dict[type[pl.DataType], str] = {
     pl.Int8: "TINYINT",
@@ -67,6 +67,7 @@ class DuckDatabase(Database):
 
     path: str
     name = "duckdb"
+    folds_names = True
 
     def connect(self) -> Connection:
         return _DuckConnection(duckdb.connect(self.path))
@@ -142,6 +143,7 @@ class _DuckConnection(Connection):
     def _bring(self, rows: pl.DataFrame) -> None:
         plain = rows.with_columns(
             *(as_microseconds(name) for name, kind in rows.schema.items() if isinstance(kind, pl.Duration)),
+            *(without_nanoseconds(name) for name, kind in rows.schema.items() if isinstance(kind, pl.Time)),
             *(
                 pl.col(name).cast(pl.String)
                 for name, kind in rows.schema.items()

@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,20 @@ def forget(place: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
         for folder in (path.parent, path.parent.parent):
             _remove_if_empty(folder)
+
+
+def pieces_by_key(
+    read: Callable[[], Iterable[pl.DataFrame]], pieces: int, key: Sequence[str]
+) -> Iterator[pl.DataFrame]:
+    """The same rows in as many pieces, all rows of a key in one of them, where they undo each other.
+
+    All pieces are read anew for each one that is made: in memory are about as many rows as one holds.
+    """
+    if pieces == 1:
+        yield from read()
+        return
+    for number in range(pieces):
+        yield pl.concat(rows.filter(rows.select(key).hash_rows() % pieces == number) for rows in read())
 
 
 def changes_by_key(

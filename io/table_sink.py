@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +15,17 @@ from unistream.durations import Duration, microseconds
 from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings, StateError
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.io.base import Sink, Token, Writer, WriterContext
-from unistream.io.table_database import TAKERS, Connection, Database, check_columns
-from unistream.io.table_rows import StagedRows, changes_by_key, forget, moved_to, staged_folder, staged_rows
+from unistream.io.table_database import TAKERS, Connection, Database, check_columns, check_names, coarse_keys
+from unistream.io.table_rows import (
+    StagedRows,
+    changes_by_key,
+    forget,
+    moved_to,
+    pieces_by_key,
+    staged_folder,
+    staged_rows,
+)
+from unistream.io.table_values import check_whole_microseconds
 from unistream.location import user_location
 
 Mode = Literal["append", "error", "overwrite"]
@@ -65,7 +74,8 @@ class TableSink(Sink):
     | Duration | INTEGER (microseconds) | BIGINT | BIGINT |
     | List, Array, Struct | TEXT (JSON) | their own | JSONB |
 
-    SQLite has no NaN: it becomes NULL there, in keys too. Moments have microseconds, but for DuckDB's own.
+    SQLite has no NaN: it becomes NULL there, in keys too. Moments have microseconds, but for DuckDB's own;
+    keys that are finer are an error. Names of columns that differ in case alone are one in SQLite and DuckDB.
     """
 
     url: str
@@ -109,8 +119,15 @@ class TableSink(Sink):
         """Rows and the id of their checkpoint are one transaction."""
         return "exactly once"
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where rows wait for their commit."""
+        return (str(self._staging),)
+
     def check(self, schema: StreamSchema) -> None:
-        """Refuse keys that are not there, and updates without one."""
+        """Refuse keys that are not there, updates without one, and names that are one for the database."""
+        if self.database.folds_names:
+            check_names(schema.columns.names())
         for name in self.key:
             if name not in schema.columns:
                 raise InvalidQuery.from_missing_column(name, schema.columns, "sink_table", user_location())
@@ -157,12 +174,14 @@ class TableSink(Sink):
 
     def open(self, context: WriterContext) -> Writer:
         """Make the table or compare it with the stream, then take rows."""
+        key = self.key_of(context.schema)
         with self.database.session("preparing the table") as connection:
-            self._check_table(connection, context.schema.columns, self.key_of(context.schema))
+            self._check_table(connection, context.schema.columns, key)
             if context.checkpoints or self.mode == "overwrite":
                 connection.make_commits()
             last = connection.last_commit(context.job_id, context.subtask) if context.checkpoints else None
-        return _TableWriter(self, context, last)
+            coarse = coarse_keys(connection.columns(self.table), context.schema.columns, key)
+        return _TableWriter(self, context, last, coarse)
 
     def commit(self, tokens: Sequence[Token]) -> None:
         """Bring the rows of these checkpoints into the table, those that are not there yet."""
@@ -203,8 +222,12 @@ class TableSink(Sink):
         return StagedRows(self._staged(context.job_id, context.subtask))
 
     def _staged(self, job_id: str, subtask: int) -> Path:
+        return staged_folder(self._staging, job_id, subtask)
+
+    @property
+    def _staging(self) -> Path:
         base = self.database.staging if self.staging is None else Path(self.staging)
-        return staged_folder(base.absolute(), job_id, subtask)
+        return base.absolute()
 
     def _places(self, token: dict[str, Any]) -> list[dict[str, Any]]:
         """Where the rows of a token lie; files beside a database that was moved have moved with it."""
@@ -262,16 +285,25 @@ class TableSink(Sink):
             if self.mode == "overwrite" and connection.last_commit(self._replacing, 0) is not None:
                 connection.clear(self.table)
                 connection.forget_commit(self._replacing, 0)
-            for place in self._places(token):
-                self._apply(connection, staged_rows(place), token["key"], Changes(token["changes"]))
+            for rows in self._pieces(connection, token):
+                self._apply(connection, rows, token["key"], Changes(token["changes"]))
             if kept:
                 connection.note_commit(job, subtask, checkpoint)
+
+    def _pieces(self, connection: Connection, token: dict[str, Any]) -> Iterator[pl.DataFrame]:
+        """The rows of a token, in pieces that can be applied one after the other."""
+        places, key = self._places(token), token["key"]
+
+        def read() -> Iterator[pl.DataFrame]:
+            return (connection.with_stored_keys(staged_rows(place), key) for place in places)
+
+        takes_back = Changes(token["changes"]) is Changes.RETRACT
+        return pieces_by_key(read, len(places), key) if takes_back else read()
 
     def _apply(self, connection: Connection, rows: pl.DataFrame, key: list[str], changes: Changes) -> None:
         if not key:
             connection.insert(self.table, rows)
             return
-        rows = connection.with_stored_keys(rows, key)
         gone, put = changes_by_key(rows, key, changes)
         connection.delete_by_key(self.table, gone, key)
         connection.put_by_key(self.table, put, key)
@@ -280,22 +312,23 @@ class TableSink(Sink):
 class _TableWriter(Writer):
     """Gathers rows in memory, and in files when they are many."""
 
-    def __init__(self, sink: TableSink, context: WriterContext, last: int | None) -> None:
+    def __init__(self, sink: TableSink, context: WriterContext, last: int | None, coarse: list[str]) -> None:
         self._sink = sink
         self._context = context
         self._address = sink.database.address
-        self._last = last
+        self._last, self._coarse = last, coarse
         self._staged = sink.staged(context)
         self._frames: list[pl.DataFrame] = []
-        self._nbytes = 0
+        self._nbytes = self._pieces = 0
         self._rows: list[dict[str, Any]] = []
-        self._pieces = 0
         self._waiting_since: int | None = None
         self._replaces = sink.mode == "overwrite"
 
     def write(self, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
+        for name in self._coarse:  # told before a checkpoint holds the rows
+            check_whole_microseconds(frame[name])
         self._frames.append(frame)
         self._nbytes += int(frame.estimated_size())
         if self._nbytes >= BUFFER_BYTES:
@@ -348,7 +381,10 @@ def database_of(url: str) -> Database:
     'sqlite'
     """
     scheme = urlsplit(url).scheme.partition("+")[0]
-    if scheme not in DATABASES or "://" not in url:
+    if "://" not in url:
+        hint = f"for a file write sqlite:///{url} or duckdb:///{url}"
+        raise InvalidSettings(f"Unknown database {url!r}", user_location(), hint)
+    if scheme not in DATABASES:
         raise InvalidSettings.from_unknown("database", scheme or url, DATABASES, user_location())
     module, kind = DATABASES[scheme]
     made = getattr(import_module(module), kind)

@@ -18,6 +18,7 @@ from unistream.io.table_database import (
     Connection,
     Database,
     family_of,
+    index_of,
     names,
     quoted,
     quoted_table,
@@ -41,6 +42,7 @@ class SqliteDatabase(Database):
 
     path: str
     name = "sqlite"
+    folds_names = True
 
     def connect(self) -> Connection:
         return _SqliteConnection(
@@ -100,7 +102,7 @@ class _SqliteConnection(Connection):
 
     def create_index(self, table: str, key: Sequence[str]) -> None:
         *schema, bare = table.split(".")  # which schema is said of the index, not of its table
-        index = quoted_table(".".join([*schema, f"{bare}_key"]))
+        index = quoted_table(".".join([*schema, index_of(bare)]))
         self.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {quoted(bare)} ({names(key)})")
 
     def with_stored_keys(self, rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

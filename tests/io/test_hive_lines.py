@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -29,6 +29,60 @@ def test_what_is_written_is_read(tmp_path: Path, form: str) -> None:
     assert read.select("city").collect().sort("city")["city"].to_list() == sorted(ROWS["city"])
     some = read.filter(pl.col("day") == date(2026, 1, 1)).select("n", "day").collect()
     assert sorted(some["n"]) == [1, 4]
+
+
+KINDS = {
+    "truth": pl.Series([True, False, None, True]),
+    "large": pl.Series([0, 2**63, 2**64 - 1, None], dtype=pl.UInt64),
+    "moment": pl.Series(
+        [datetime(2026, 1, 2, 3, 4, 5, 6), datetime(1960, 1, 1), None, datetime(9999, 12, 31)]
+    ),
+    "in_utc": pl.Series([0, 1, 10**15, None]).cast(pl.Datetime("us", "UTC")),
+}
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+@pytest.mark.parametrize("name", KINDS)
+def test_folders_of_every_type_are_read_as_it(tmp_path: Path, form: str, name: str) -> None:
+    rows = pl.DataFrame({"n": [1, 2, 3, 4], name: KINDS[name]})
+    getattr(us.from_frame(rows), f"sink_{form}")(tmp_path / "out", partition_by=name).run(progress=False)
+    read = getattr(us, f"scan_{form}")(tmp_path / "out")
+    assert read.schema == rows.schema
+    assert read.collect().sort("n").equals(rows)
+    value = rows[name][1]
+    assert read.filter(pl.col(name) == value).select("n").collect()["n"].to_list() == [2]
+
+
+MOMENT, OTHER = "2026-01-02 03:04:05", "2026-01-02T03:04:05.5"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["true", "FALSE"], pl.Boolean()),
+        (["true", "yes"], pl.String()),
+        ([MOMENT, OTHER], pl.Datetime("us")),
+        ([MOMENT + "Z", OTHER + "+02:00"], pl.Datetime("us", "UTC")),
+        ([MOMENT, MOMENT + "Z"], pl.String()),
+        ([MOMENT, "2026-01-02"], pl.String()),
+        (["2026-01-02 24:04:05", "2026-13-02 03:04:05"], pl.String()),
+        ([MOMENT + ".000000001"], pl.String()),
+        (["9999-12-31 23:59:59-01:00"], pl.String()),
+        ([str(2**64)], pl.String()),
+        (["-1", str(2**63)], pl.String()),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_type_holds_all_values_of_a_column(
+    tmp_path: Path, form: str, values: list[str], kind: pl.DataType
+) -> None:
+    for value in values:
+        folder = tmp_path / f"p={value}"
+        folder.mkdir()
+        getattr(pl.DataFrame({"n": [1]}), f"write_{form}")(folder / f"x.{form}")
+    read = getattr(us, f"scan_{form}")(tmp_path)
+    assert read.schema == {"n": pl.Int64(), "p": kind}
+    assert read.collect()["p"].n_unique() == len(values)
 
 
 def test_folders_can_be_left_alone(tmp_path: Path) -> None:

@@ -334,6 +334,42 @@ def test_an_aggregate_by_no_number_keeps_one_row(place: Place, tmp_path: Path) -
     assert place.rows(columns="n") == [(4,), (4,)]
 
 
+FINE = [pl.Datetime("ns"), pl.Datetime("ns", "UTC"), pl.Time(), pl.Duration("ns")]
+
+
+def counts_by(kind: pl.DataType, *nanoseconds: int) -> us.Stream:
+    keys = pl.DataFrame({"k": pl.Series(nanoseconds, dtype=pl.Int64).cast(kind)})
+    return us.from_frame(keys).group_by("k").agg(n=pl.len())
+
+
+@pytest.mark.parametrize("kind", FINE, ids=str)
+def test_keys_finer_than_a_table_keeps_are_told(place: Place, kind: pl.DataType) -> None:
+    if place.name == "duckdb" and kind == pl.Datetime("ns"):
+        run(counts_by(kind, 1500, 1700), place)
+        assert place.rows(columns="n") == [(1,), (1,)]
+        return
+    with pytest.raises(us.JobFailed, match=r"'k' holds .*0000015.* finer than the microseconds") as failed:
+        run(counts_by(kind, 1000, 1500, 1700), place)
+    assert isinstance(failed.value.__cause__, us.DataError)
+    assert "round it before" in (failed.value.__cause__.hint or "")
+    assert place.rows() == []
+
+
+@pytest.mark.parametrize("kind", FINE, ids=str)
+def test_keys_of_whole_microseconds_are_taken(place: Place, kind: pl.DataType) -> None:
+    for _ in range(2):
+        run(counts_by(kind, 0, 1000, 3000, 1000), place)
+    assert place.rows(columns="n") == [(1,), (1,), (2,)]
+
+
+def test_times_lose_what_is_finer_than_a_microsecond(place: Place) -> None:
+    nanoseconds = [1500, 86_399_999_999_999, None]
+    times = pl.DataFrame({"t": pl.Series(nanoseconds, dtype=pl.Int64).cast(pl.Time)})
+    run(us.from_frame(times), place)
+    found = [value if value is None else str(value) for (value,) in place.rows()]
+    assert sorted(found, key=repr) == ["00:00:00.000001", "23:59:59.999999", None]
+
+
 def test_a_table_of_keys_alone(place: Place) -> None:
     for _ in range(2):
         run(us.from_frame({"k": [1, 2, 1]}), place, key="k")
@@ -398,6 +434,29 @@ def test_keys_are_checked_while_planning(place: Place) -> None:
     totals = frame((1, 2)).group_by("k").agg(total=pl.col("v").sum())
     with pytest.raises(us.InvalidQuery, match=r"updates rows by \['k'\], not by \['total'\]"):
         totals.sink_table(place.url, "t", key="total")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_names_that_differ_in_case_alone_are_refused_where_they_are_one(kind: str, tmp_path: Path) -> None:
+    place = {"sqlite": sqlite_at, "duckdb": duckdb_at}[kind](tmp_path)
+    with pytest.raises(us.InvalidQuery, match="'a' and 'A' are one name") as refused:
+        us.from_frame({"a": [1], "b": [2], "A": [3]}).sink_table(place.url, "t")
+    assert ".rename(" in (refused.value.hint or "")
+    run(us.from_frame({"\u00e4": [1], "\u00c4": [2]}), place)
+    assert place.rows() == [(1, 2)], "only of Latin letters"
+
+
+def test_names_that_differ_in_case_alone_are_two_for_postgres(postgres: str) -> None:
+    place = postgres_at(postgres)
+    run(us.from_frame({"a": [1], "A": [2]}), place)
+    assert place.rows() == [(1, 2)]
+
+
+def test_a_table_may_be_named_like_the_key_of_another(place: Place) -> None:
+    for table in ("orders_key", "orders"):
+        for _ in range(2):
+            run(frame((1, "a")), place, table, key="k")
+        assert place.rows(table) == [(1, "a")]
 
 
 # Checkpoints
