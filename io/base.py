@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -161,6 +161,15 @@ class Source(ABC):
         """
         return None
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Folders that are its alone: checkpoints lie elsewhere."""
+        return ()
+
+    def takes(self, path: str) -> bool:
+        """Whether it reads the file at this path, or will when there is one."""
+        return False
+
     def size(self) -> int | None:
         """About how many bytes of memory its rows take, where that is known without reading them."""
         return None
@@ -245,6 +254,20 @@ class Sink(ABC):
     def promise(self) -> str:
         """What it keeps of a replayable source: "exactly once", "at least once"."""
         return "at least once"
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Folders that are its alone: checkpoints lie elsewhere."""
+        return ()
+
+    @property
+    def example(self) -> str | None:
+        """The path of a file such as it writes, by which to find out who would read it."""
+        return None
+
+    def replaced(self) -> Iterable[str]:
+        """Paths of the files that go when its first rows are committed."""
+        return ()
 
     def check(self, schema: StreamSchema) -> None:
         """Raise `InvalidQuery` for streams it cannot hold; called while the plan is built."""

@@ -15,7 +15,7 @@ from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.schema import StreamSchema
 from unistream.io.base import Sink, Token, WriterContext
-from unistream.io.staging import Mode, StagedFolder
+from unistream.io.staging import Mode, StagedFolder, partition_folder
 from unistream.location import user_location
 
 
@@ -65,9 +65,10 @@ class FileSink(Sink):
 
     def _check_least(self, option: str) -> None:
         value = getattr(self, option)
-        if value is not None and value < 1:
-            hint = "leave it out for the default"
-            raise InvalidSettings(f"{option} must be at least 1, not {value}", user_location(), hint)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            hint = f"as in {option}=10_000_000, or leave it out for the default"
+            problem = f"{option} must be a whole number from 1, not {value!r}"
+            raise InvalidSettings(problem, user_location(), hint)
 
     @abstractmethod
     def _holds(self, dtype: Any) -> bool:
@@ -77,6 +78,20 @@ class FileSink(Sink):
     def promise(self) -> str:
         """Files are named by a checkpoint and renamed into place once it is complete."""
         return "exactly once"
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folder it fills."""
+        return (str(self.path),)
+
+    @property
+    def example(self) -> str:
+        """The first file of the first checkpoint."""
+        return self._folder.example(partition_folder(dict.fromkeys(self.partition_by, "0")))
+
+    def replaced(self) -> list[str]:
+        """With `mode` "overwrite" what the folder holds."""
+        return self._folder.replaced()
 
     def check(self, schema: StreamSchema) -> None:
         """Refuse what the format or a folder name cannot hold."""

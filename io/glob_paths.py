@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import translate
 from glob import has_magic
 
@@ -40,6 +40,21 @@ class Glob:
     def paths(self, folder: str) -> Iterator[str]:
         """What the pattern stands for below `folder`, of several `**` some more than once."""
         return self._below(folder, 0, links=True)
+
+    def matches(self, parts: Sequence[str], at: int = 0) -> bool:
+        """Whether the steps from `at` on stand for the path of these parts, none of which is a link."""
+        if at == len(self._steps):
+            return not parts
+        step = self._steps[at]
+        if step == ANY_DEPTH and self.matches(parts, at + 1):
+            return True
+        if not parts:
+            return False
+        name, *rest = parts
+        if step == ANY_DEPTH:
+            return self._offers(name) and self.matches(rest, at)
+        fits = name == step if isinstance(step, str) else bool(step.match(name)) and self._offers(name)
+        return fits and self.matches(rest, at + 1)
 
     def _below(self, folder: str, at: int, links: bool) -> Iterator[str]:
         """What the steps from `at` on stand for; `links` says whether wildcards go through links."""

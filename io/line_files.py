@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -48,7 +48,8 @@ class LineFileSource(Source):
 
     A position is the byte and line behind the last whole row, so that after a crash exactly the remaining
     rows are read. A row that cannot be read fails the job, is skipped or collected, as `on_error` says; a
-    line longer than `max_line_bytes` is such a row. Columns that a query does not use are not checked.
+    line longer than `max_line_bytes` is such a row, and so is what is left of a file that cannot be read any
+    further. Columns that a query does not use are not checked.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -129,6 +130,9 @@ class LineFileSource(Source):
             return None
         query = register_io_source(OwnReading(self, terms), schema=self.schema())
         return query.select(columns)
+
+    def takes(self, path: str) -> bool:
+        return self.listing.takes(path)
 
     def size(self) -> int | None:
         entries = self.listing.find()
@@ -238,7 +242,8 @@ class CsvSource(LineFileSource):
     """Files of separated values; see `CsvFormat` for what is accepted.
 
     With a header (of each file) columns are found by name, in any order; a file whose header lacks one is
-    a `DataError` under every policy. Empty fields are null whether or not `null_values` says so.
+    left out as one bad row. One that is followed (`tail`) fails under every policy. Empty fields are null
+    whether or not `null_values` says so.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "x.csv")
@@ -258,7 +263,7 @@ class CsvSource(LineFileSource):
         separator: str = ",",
         quote_char: str | None = '"',
         has_header: bool = True,
-        null_values: tuple[str, ...] = (),
+        null_values: str | Sequence[str] = (),
         **options: Any,
     ) -> None:
         self._given = schema

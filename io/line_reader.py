@@ -9,9 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from unistream.clock import Clock
 from unistream.errors import ConnectorError, DataError
-from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Wait
+from unistream.io.base import REJECTED_SCHEMA, Backlog, Chunk, Exhausted, Position, Reader, Wait
 from unistream.io.compressed_bytes import ByteStream, PlainBytes, open_bytes
 from unistream.io.line_split import UNIT_BYTES, LineOptions, LineSplit, Read, checksum
 from unistream.io.listing import FileEntry, FileWatch, Listing
@@ -90,7 +92,10 @@ class LineReader(Reader):
             if len(self._queue) < MANY_FILES or self._opened % RENEWED_EVERY == 0:
                 self._renew_pending()
         entry = self._file.entry
-        chunk = self._file.next_chunk(self._unit(max_rows, entry.size), self._pool_for(entry))
+        try:
+            chunk = self._file.next_chunk(self._unit(max_rows, entry.size), self._pool_for(entry))
+        except DataError as error:
+            chunk = self._file.left_out(error)
         rows = chunk.frame.height
         if rows:
             self._row_bytes = chunk.nbytes / rows
@@ -185,6 +190,7 @@ class _OpenFile:
 
     def __init__(self, entry: FileEntry, options: LineOptions, position: dict[str, Any] | None) -> None:
         self.entry = entry
+        self._options = options
         self._stream: ByteStream = open_bytes(entry.path)
         self._split = LineSplit(options, entry.split, position)
         if position and position["offset"]:
@@ -220,6 +226,23 @@ class _OpenFile:
         if rows is None:
             return Chunk(split, self._split.empty(), position, scanned_rows=0, ended=ended)
         return Chunk(split, rows.frame, position, rows.nbytes, rows.rows, rows.rejected, ended=ended)
+
+    def left_out(self, error: DataError) -> Chunk:
+        """What `on_error` says of a file that cannot be read, or no further: it ends here, as one bad row."""
+        options, split, line = self._options, self.entry.split, self._split.line
+        if options.on_error == "fail":
+            raise error
+        logger.warning("%s is left out from line %d on: %s", self.entry.path, line, error.message)
+        told = {"source": options.source, "split": split, "position": line, "reason": error.message}
+        rejected = pl.DataFrame([{**told, "raw": None}], schema=REJECTED_SCHEMA)
+        return Chunk(
+            split,
+            self._split.empty(),
+            {"ended": True, "stamp": list(self.entry.stamp)},
+            scanned_rows=1,
+            rejected=rejected if options.on_error == "collect" else None,
+            ended=True,
+        )
 
     def _next_unit(self, nbytes: int, pool: ThreadPoolExecutor | None) -> _Unit:
         """The next bytes, decoded or on the way; what is wrong with them is told when it is their turn."""

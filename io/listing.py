@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,11 @@ class Listing:
                 raise _nothing_found(pattern, self.suffixes)
         return sorted(found.values(), key=lambda entry: entry.split)
 
+    def takes(self, path: str) -> bool:
+        """Whether the file at this path is one of them, or will be when there is one."""
+        found = _real(path)
+        return any(self._takes(pattern, found) for pattern in self.patterns)
+
     @_refusals_told()
     def check_watchable(self, way_out: str) -> None:
         """Refuse to watch what cannot get new files: a single file. `way_out` is the hint."""
@@ -162,6 +167,26 @@ class Listing:
             below = pattern.removeprefix(folder).lstrip("/")
             for path in Glob(below, _offers(below)).paths(folder):
                 yield from self._walk(path) if Path(path).is_dir() else (path,)
+
+    def _takes(self, pattern: str, path: Path) -> bool:
+        folder = _fixed_folder(pattern)
+        above = Path(os.path.realpath(folder))
+        if not path.is_relative_to(above):
+            return False
+        names = path.relative_to(above).parts
+        if Path(pattern).is_dir():
+            return self._walks_to(names)
+        if Path(pattern).exists() or not glob.has_magic(pattern):
+            return path == _real(pattern)
+        below = pattern.removeprefix(folder).lstrip("/")
+        wanted = Glob(below, _offers(below))
+        folders = (depth for depth in range(1, len(names)) if wanted.matches(names[:depth]))
+        return wanted.matches(names) or any(self._walks_to(names[depth:]) for depth in folders)
+
+    def _walks_to(self, names: Sequence[str]) -> bool:
+        """Whether `_walk` from a folder comes to a file by these names."""
+        left_out = (name.startswith(HIDDEN) or name.endswith(UNFINISHED) for name in names)
+        return not any(left_out) and names[-1].endswith(self.suffixes or ("",))
 
     def _walk(self, folder: str) -> Iterator[str]:
         """Files below `folder`; links to folders are not followed, so that no loop is possible."""
@@ -261,6 +286,12 @@ def _fixed_folder(pattern: str) -> str:
     parts = path.parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return str(Path(*parts[:first]))
+
+
+def _real(path: str) -> Path:
+    """Where a file lies, without links on the way."""
+    folder, name = os.path.split(path)
+    return Path(os.path.realpath(folder), name)
 
 
 def _entry(path: str, root: str) -> FileEntry | None:

@@ -103,6 +103,10 @@ class ParquetSource(Source):
             terms.conditions.before(lambda: _show(query, watch))
         return query.select(self.schema().names() if terms.columns is None else terms.columns)
 
+    def takes(self, path: str) -> bool:
+        """Whether it is, or would be, among its files."""
+        return self.listing.takes(path)
+
     def size(self) -> int:
         return UNPACKED * sum(entry.size for entry in self.listing.find())
 

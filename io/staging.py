@@ -86,6 +86,16 @@ class StagedFolder:
         # No run uses the name of another: in which folder the file of a token lies is never in doubt.
         return str(staging / f"{context.subtask}-{number}-{fresh_random().token()}.tmp")
 
+    def example(self, partition: str) -> str:
+        """The path of a file such as comes into the folder."""
+        job = "job-" if self.mode == "append" else ""
+        return str(Path(self.folder, partition, f"part-{job}0-00000001-0000{self.suffix}"))
+
+    def replaced(self) -> list[str]:
+        """Paths of the files that "overwrite" replaces."""
+        folder = Path(self.folder)
+        return [str(folder / name) for name in self._visible(folder)] if self.mode == "overwrite" else []
+
     def final_name(self, context: WriterContext, checkpoint_id: int, number: int, partition: str = "") -> str:
         """The name below the folder that file `number` of a checkpoint gets; the same after a replay."""
         job = f"{_safe(context.job_id)}-" if self.mode == "append" else ""

@@ -126,6 +126,10 @@ class TcpSource(Source):
         return Replay.NONE if self.spool is None else Replay.EXACT
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        return () if self.spool is None else (str(self.spool),)
+
+    @property
     def pushes(self) -> frozenset[str]:
         return frozenset({"columns"})
 

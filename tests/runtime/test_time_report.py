@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 
 import unistream as us
@@ -85,3 +87,15 @@ def test_one_input_is_behind_the_other() -> None:
 def test_rows_that_were_late_are_named() -> None:
     text = said(windows(endless(rows(0, 50), rows(1, 51)).with_event_time("t", unit="s")))
     assert "1 rows came after their window was closed" in text
+
+
+def test_a_watched_folder_that_gets_no_more_files_has_given_rows(tmp_path: Path) -> None:
+    rows(10, 50).write_parquet(tmp_path / "1.parquet")
+    clock = VirtualClock(2_000_000_000_000_000)  # long after the file was written
+    watched = us.scan_parquet(tmp_path, watch=True).with_event_time("t", unit="s", delay="5s")
+    runtime = running(watched, clock)
+    text = str(runtime.explain_time())
+    runtime.close()
+    assert "event_time-1: watermark 1970-01-01 00:00:45; rows may come 5s late" in text
+    assert "held back by parquet-1, which may give older rows in its next file" in text
+    assert "no rows yet" not in text

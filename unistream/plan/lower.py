@@ -20,6 +20,7 @@ from unistream.operators.union import UnionSpec
 from unistream.plan.as_query import AsQuery
 from unistream.plan.nodes import Apply, Node, Scan, SideOutput, Stateless, Union, Write, tag_of
 from unistream.plan.origins import time_columns
+from unistream.plan.own_output import check_no_circle
 from unistream.plan.promises import promise
 from unistream.plan.tree import Roots, readers, walk
 
@@ -30,6 +31,7 @@ QUERY_NODES = 100
 
 def lower(roots: Roots, settings: Settings) -> JobGraph:
     """The graph of an optimized plan whose roots are sinks."""
+    check_no_circle(roots)
     if settings.whole_query and len(roots) == 1 and _nodes_as_query(roots) <= QUERY_NODES:
         root = roots[0]
         if isinstance(root, Write) and root.sink.writes_queries:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from unistream.errors import InvalidSettings
+from unistream.errors import InvalidSettings, UnistreamError
 from unistream.faults import point
 from unistream.graph import JobGraph, Kind, Vertex, WholeQuery
 from unistream.io.base import Cancelled, LazyWrite, Sink, WriterContext
@@ -21,12 +21,13 @@ from unistream.runtime.assembly import Assembly
 from unistream.runtime.freed_memory import keep_freed_memory
 from unistream.runtime.key_report import with_key
 from unistream.runtime.meter import Meter
+from unistream.runtime.places import check_places
 from unistream.runtime.precedence import Precedence
 from unistream.runtime.progress import Progress
 from unistream.runtime.query_run import run_query
 from unistream.runtime.questions import Questions
 from unistream.runtime.surroundings import Surroundings
-from unistream.runtime.task import SinkTask, SourceTask, Task
+from unistream.runtime.task import SinkTask, SourceTask, Task, failure
 from unistream.runtime.time_report import TimeReport, time_report
 from unistream.state.backend import StateStore
 
@@ -68,6 +69,7 @@ class LocalRuntime:
         """Check targets, open writers, operators and readers, in this order: nothing is read in vain."""
         keep_freed_memory()
         around = self._with
+        check_places(self._graph, around.checkpoint)
         if around.checkpoint is not None:
             from unistream.runtime.checkpoint import Checkpoints  # most runs do without
 
@@ -122,7 +124,12 @@ class LocalRuntime:
             )
             self._contexts[vertex.id] = context
             if kept is not None:
-                _sink_of(vertex).recover(kept.tokens(vertex.id), context)
+                try:
+                    _sink_of(vertex).recover(kept.tokens(vertex.id), context)
+                except UnistreamError:
+                    raise
+                except Exception as error:
+                    raise failure(vertex, error) from error
 
     def close(self) -> None:
         """Give back everything; what was written and not committed is discarded.

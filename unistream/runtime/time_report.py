@@ -78,10 +78,10 @@ def _about_splits(found: Mapping[str, Any], now: int) -> Iterator[str]:
         return
     holder = found["held_by"]
     waiting = [name for name in found["pending"] if name not in splits]
-    if not splits and not waiting:
+    if not splits and not waiting and found["watermark"] == MIN_TIME:
         yield f"no rows yet: {holder or 'the source'} has given none"
         return
-    if holder is not None and holder not in splits and "/" not in holder:
+    if holder is not None and holder not in splits and holder not in waiting:  # a source
         what = (
             "has given no rows yet"
             if found["watermark"] == MIN_TIME
