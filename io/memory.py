@@ -149,6 +149,8 @@ class CallbackSink(Sink):
     def __post_init__(self) -> None:
         if not callable(self.function):
             problem = f"{type(self.function).__name__!r} cannot be called"
+        elif _answers_later(self.function):
+            problem = "The function is async or a generator: nobody would run what it returns"
         elif self._arguments not in (1, 2):
             problem = f"The function takes {self._arguments} arguments"
         else:
@@ -192,10 +194,24 @@ class CallbackSink(Sink):
             frame = rows if isinstance(rows, pl.DataFrame) else _unpacked(rows)
             by_checkpoint.setdefault(int(token["checkpoint"]), []).append(frame)
         for checkpoint_id in sorted(by_checkpoint):
-            self.function(pl.concat(by_checkpoint[checkpoint_id]), checkpoint_id)
+            _call(self.function, pl.concat(by_checkpoint[checkpoint_id]), checkpoint_id)
 
     def describe(self) -> dict[str, str]:
         return {"function": getattr(self.function, "__qualname__", type(self.function).__name__)}
+
+
+def _answers_later(function: Callable[..., Any]) -> bool:
+    """Whether calling it does nothing yet."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(is_kind(it) for is_kind in kinds for it in (function, type(function).__call__))
+
+
+def _call(function: Callable[..., Any], *given: Any) -> None:
+    if inspect.isawaitable(function(*given)):
+        raise InvalidQuery(
+            "The function returned something to await, so the rows went nowhere",
+            hint="let it do its work before it returns, as with asyncio.run(...)",
+        )
 
 
 class _DirectWriter(Writer):
@@ -203,7 +219,7 @@ class _DirectWriter(Writer):
         self._function = function
 
     def write(self, frame: pl.DataFrame) -> None:
-        self._function(spell_changes(frame).clone())  # others may be given the same frame
+        _call(self._function, spell_changes(frame).clone())  # others may be given the same frame
 
 
 class _CheckpointWriter(Writer):

@@ -72,12 +72,13 @@ def test_a_signal_ends_it_and_the_next_run_goes_on(
     number: int, raised: str, commits: int, forks: Forks, folder: Path
 ) -> None:
     child = forks.start("recovery_jobs", "run_to_the_end", folder / "in", folder, "20ms", 25)
-    until(lambda: files_in(folder / "out") >= 3 * commits and (folder / "ckpt/running").exists(), child)
+    running = folder / "ckpt/.unistream-running"
+    until(lambda: files_in(folder / "out") >= 3 * commits and running.exists(), child)
     until(lambda: rows_in_checkpoint(folder / "ckpt"), child)
     child.signal(number)
     assert child.wait(LONG)
     assert child.outcome == {"raised": raised}
-    assert not (folder / "ckpt/running").exists(), "it did not end in order"
+    assert not running.exists(), "it did not end in order"
     again = forks.start("recovery_jobs", "run_to_the_end", folder / "in", folder, "20ms", 25)
     assert again.wait(LONG)
     assert again.outcome["returned"] < ROWS.height, "it began anew"

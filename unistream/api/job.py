@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,8 @@ from unistream.runtime.time_report import TimeReport
 if TYPE_CHECKING:
     from unistream.api.state import LiveState
     from unistream.state.backend import StateStore
+
+logger = logging.getLogger(__name__)
 
 Until = Literal["end", "available"]
 
@@ -83,7 +86,7 @@ class Job:
                 with following(run, progress):
                     run.wait()
             except (KeyboardInterrupt, SystemExit):
-                run.stop()
+                run._end()
                 raise
         return run.progress
 
@@ -130,6 +133,9 @@ class Job:
         """A run that is known to whoever asked for it before anything happens, so that it can be stopped."""
         settings = settings or Settings.load()
         if every is not None:
+            if checkpoint is None:
+                hint = "say where they go, as in checkpoint='ckpt/', or leave every= out"
+                raise InvalidSettings("every= needs checkpoint=", user_location(), hint)
             settings = settings.override(checkpoint_interval=every)
         clock = clock or SystemClock()
 
@@ -143,6 +149,9 @@ class Job:
                 clock=clock,
             )
 
+        if restart is not None and not isinstance(restart, RestartStrategy):
+            hint = "use us.FixedDelay(3), us.Exponential() or us.FailureRate(5)"
+            raise InvalidSettings(f"restart={restart!r} is no strategy", user_location(), hint)
         strategy = restart or (NEVER if checkpoint is None else Exponential())
         return Run(Execution(make, clock, self._roots[0].sink.name, strategy))
 
@@ -162,6 +171,8 @@ class Job:
             hint = 'use until="end" or until="available"'
             raise InvalidSettings(f"until={until!r} is not known", user_location(), hint)
         settings = settings or Settings.load()
+        for name, place in (("checkpoint", checkpoint), ("restore", restore)):
+            _check_place(name, place)
         if checkpoint is not None:
             settings = settings.override(whole_query=False)
         elif restore is not None:
@@ -259,6 +270,16 @@ class Run:
         self._execution.stop(drain)
         return self._execution.wait(timeout)
 
+    def _end(self) -> None:
+        """Stop, and wait for the end however long the tick takes; an interrupt meanwhile ends at once."""
+        if self.stop():
+            return
+        logger.warning(
+            "waiting for the end of the tick and the last checkpoint; interrupt again to end at once"
+        )
+        while not self._execution.wait(0.1):
+            pass
+
     def explain_time(self, key: object = None, *, timeout: float = 10.0) -> TimeReport:
         """Watermarks of the job, which split or source holds them back, and what waits: in words and as data.
 
@@ -280,6 +301,7 @@ class Run:
         A savepoint shares no file with the checkpoints and is not removed with them. Start a job from it
         with `restore=`: the same program, a changed one, or the same with other settings.
         """
+        _check_place("path", path)
         return self._execution.runtime.savepoint(path).result(timeout)
 
     def state(self, operator: str, timeout: float = 10.0) -> LiveState:
@@ -311,7 +333,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self._end()
         if kind is None and isinstance(self.error, JobFailed):
             raise self.error
 
@@ -323,6 +345,15 @@ class Run:
         from unistream.api.html import progress_html
 
         return progress_html(self.progress)
+
+
+def _check_place(name: str, place: object) -> None:
+    """A folder or URL; an empty one, as of a variable that is not set, would be the working folder."""
+    if place is None or (name == "restore" and isinstance(place, int)):
+        return
+    if not isinstance(place, (str, Path)) or not str(place).strip():
+        hint = "write a folder or URL, as in checkpoint='ckpt/'"
+        raise InvalidSettings(f"{name}={place!r} is no place for checkpoints", user_location(), hint)
 
 
 def _stores() -> Callable[[str], StateStore]:

@@ -330,7 +330,7 @@ class Checkpoints:
 def _work_folder(storage: Storage) -> Path:
     """A place for state files while the job runs, beside the checkpoints where links between the two work."""
     if isinstance(storage, LocalStorage):
-        folder = Path(storage.url) / "running"
+        folder = Path(storage.url) / ".unistream-running"  # a name that nobody else has: it is removed
         shutil.rmtree(folder, ignore_errors=True)  # of an owner that died; we own the directory now
         folder.mkdir(parents=True)
         return folder

@@ -77,6 +77,21 @@ class Execution:
             raise
 
     def _run(self) -> None:
+        outcome = "failed"
+        try:
+            outcome = self._attempts()
+        except BaseException as error:  # of a strategy, or of making the next runtime: somebody waits
+            self._fail(error)
+            self._runtime.close()
+        finally:
+            if outcome == "stopped":
+                self._move("stopping")
+            self._move(outcome)
+            logger.info("job %s", outcome)
+            self._over.set()
+
+    def _attempts(self) -> str:
+        """Run, and again as long as the strategy wants; what it came to."""
         attempts = self._restart.begin()
         outcome = self._attempt(opened=True)
         while outcome == "failed" and self._error is not None and worth_retrying(self._error):
@@ -92,11 +107,7 @@ class Execution:
             if self._stopping.is_set():  # a stop that comes later finds the new runtime
                 break
             outcome = self._attempt(opened=False)
-        if outcome == "stopped":
-            self._move("stopping")
-        self._move(outcome)
-        logger.info("job %s", outcome)
-        self._over.set()
+        return outcome
 
     def _next_delay(self, attempts: Attempts, error: BaseException) -> float | None:
         asked = asked_to_wait(error)
@@ -113,11 +124,8 @@ class Execution:
                 self._runtime.open()
                 self._move("running")
             outcome = "finished" if self._runtime.run() else "stopped"
-        except UnistreamError as error:
-            self._error = error
         except BaseException as error:  # whatever it is, `wait` has to raise it
-            self._error = JobFailed(f"The engine failed: {type(error).__name__}: {error}")
-            self._error.__cause__ = error
+            self._fail(error)
         try:
             self._runtime.close()
         except Exception as error:
@@ -125,6 +133,13 @@ class Execution:
             self._error = self._error or error
             outcome = "failed"
         return outcome
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, UnistreamError):
+            self._error = error
+            return
+        self._error = JobFailed(f"The engine failed: {type(error).__name__}: {error}")
+        self._error.__cause__ = error
 
     def _move(self, status: str) -> None:
         with self._lock:
