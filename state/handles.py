@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 from abc import ABC
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from unistream.durations import Duration, microseconds
-from unistream.errors import DataError, InvalidSettings, StateError
+from unistream.errors import DataError, InvalidQuery, InvalidSettings, StateError
+from unistream.expressions.schema import typed
 from unistream.state.backend import RowIds, StateStore
 from unistream.state.entry_lives import EntryLives, written_column
 
@@ -42,6 +43,7 @@ class State(ABC):
     where there was none, they count as written when that run began."""
 
     dtype: pl.DataType
+    _written_by: ClassVar[str]
 
     def __init__(self, dtype: pl.DataType, ttl: Duration | None) -> None:
         self.dtype = dtype
@@ -51,6 +53,16 @@ class State(ABC):
         self._entries: list[Any] = []
         self._changed = bytearray()
         self._cursor: Cursor | None = None
+        self._name: str | None = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, function: object, value: Self) -> None:
+        """A plain attribute in its place would be shared by all keys and lost in a crash."""
+        if value is not self:
+            hint = f"write `{self._written_by.format(name=self._name)}`, or choose another name"
+            raise InvalidQuery(f"{self._name!r} is state: it cannot be assigned to", hint=hint)
 
     def bound(self, cursor: Cursor) -> Self:
         """A handle of its own for one operator."""
@@ -110,8 +122,12 @@ class State(ABC):
             raise self._homeless() from None
 
     def _homeless(self) -> StateError:
+        kind = type(self).__name__
+        if self._name is None:
+            hint = f"declare it in the class body: `last = us.{kind}(...)`"
+            return StateError(f"This {kind} was not declared by a class, so it has no keys", hint=hint)
         hint = "use it in process and on_timer, where there is one"
-        return StateError(f"{type(self).__name__} belongs to a key", hint=hint)
+        return StateError(f"{kind} belongs to a key", hint=hint)
 
     def _from_stored(self, values: list[Any]) -> list[Any]:
         return values
@@ -124,6 +140,8 @@ class State(ABC):
 class ValueState(State):
     """One value per key, None (or `default`) until it is set.
 
+    With `ttl="1h"` the value is forgotten an hour of processing time (the job's clock) after it was set.
+
     >>> import polars as pl, unistream as us
     >>> class Steps(us.ProcessFunction):
     ...     output = {"k": pl.String, "step": pl.Int64}
@@ -135,6 +153,8 @@ class ValueState(State):
     >>> rows.group_by("k").process(Steps()).collect().rows()
     [('a', 1), ('b', 5), ('a', 3)]
     """
+
+    _written_by = "self.{name}.value = ..."
 
     def __init__(self, dtype: Any, *, default: Any = None, ttl: Duration | None = None) -> None:
         super().__init__(_dtype(dtype), ttl)
@@ -157,6 +177,8 @@ class ValueState(State):
 class ReducingState(State):
     """One value per key that new values are put into by a function, such as a sum or a maximum.
 
+    With `ttl="1h"` the value is forgotten an hour of processing time (the job's clock) after the last `add`.
+
     >>> import polars as pl, unistream as us
     >>> class Highest(us.ProcessFunction):
     ...     output = {"k": pl.String, "most": pl.Int64}
@@ -168,6 +190,8 @@ class ReducingState(State):
     >>> rows.group_by("k").process(Highest()).collect()["most"].to_list()
     [2, 5, 5]
     """
+
+    _written_by = "self.{name}.add(...)"
 
     def __init__(
         self, dtype: Any, function: Callable[[Any, Any], Any], *, ttl: Duration | None = None
@@ -189,6 +213,8 @@ class ReducingState(State):
 class ListState(State):
     """A list per key, which is read and written as a whole with its key: for tens of values, not thousands.
 
+    With `ttl="1h"` the list is forgotten an hour of processing time (the job's clock) after its last change.
+
     >>> import polars as pl, unistream as us
     >>> class Pairs(us.ProcessFunction):
     ...     output = {"pair": pl.List(pl.Int64)}
@@ -202,6 +228,8 @@ class ListState(State):
     >>> rows.group_by("k").process(Pairs()).collect().rows()
     [([1, 3],)]
     """
+
+    _written_by = "self.{name}.set([...])"
 
     def __init__(self, dtype: Any, *, ttl: Duration | None = None) -> None:
         super().__init__(pl.List(_dtype(dtype)), ttl)
@@ -239,6 +267,8 @@ class MapState(State):
 
     For mappings of thousands of entries make the inner key part of `group_by`.
 
+    With `ttl="1h"` it is forgotten an hour of processing time (the job's clock) after its last change.
+
     >>> import polars as pl, unistream as us
     >>> class Seen(us.ProcessFunction):
     ...     output = {"k": pl.String, "page": pl.String, "times": pl.Int64}
@@ -250,6 +280,8 @@ class MapState(State):
     >>> rows.group_by("k").process(Seen()).collect()["times"].to_list()
     [1, 1, 2]
     """
+
+    _written_by = "self.{name}[...] = ..."
 
     def __init__(self, key: Any, value: Any, *, ttl: Duration | None = None) -> None:
         fields = [pl.Field("key", _dtype(key)), pl.Field("value", _dtype(value))]
@@ -354,7 +386,7 @@ class KeyedStates:
 
 
 def _dtype(dtype: Any) -> pl.DataType:
-    return next(iter(pl.Schema({"value": dtype}).values()))
+    return typed({"value": dtype})["value"]
 
 
 def _fits(value: Any, dtype: pl.DataType) -> bool:

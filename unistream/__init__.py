@@ -41,6 +41,7 @@ from unistream.errors import (
     UnistreamError,
 )
 from unistream.operators.process import ProcessFunction
+from unistream.operators.process_context import ProcessContext
 from unistream.runtime.progress import Progress
 from unistream.runtime.recovery import Exponential, FailureRate, FixedDelay
 from unistream.state.handles import ListState, MapState, ReducingState, ValueState
@@ -60,6 +61,7 @@ __all__ = [
     "ListState",
     "MapState",
     "MissingDependency",
+    "ProcessContext",
     "ProcessFunction",
     "Progress",
     "ReducingState",

@@ -12,26 +12,26 @@ from unistream.api import steps, time
 from unistream.api.inputs import accepted, before_step, in_full, refuse_updates, same_columns
 from unistream.api.joins import Joins
 from unistream.api.results import Results
+from unistream.api.side_outputs import SideOutputs
 from unistream.api.sinks import Sinks
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.schema import Changes
-from unistream.graph import LATE, REJECTED
 from unistream.location import user_location
 from unistream.operators.broadcast import Broadcast
 from unistream.operators.changelog import ShowChanges
 from unistream.operators.deduplicate import Unique
-from unistream.plan.nodes import Apply, Node, SideOutput, Stateless, Union
-from unistream.plan.tree import walk
+from unistream.plan.nodes import Apply, Node, Stateless, Union
 
 if TYPE_CHECKING:
     from unistream.api.keyed import KeyedStream, WindowedStream
+    from unistream.api.names import Name
     from unistream.operators.base import OperatorSpec
     from unistream.operators.stateless import RowStep
     from unistream.operators.windows import Emit, Window
 
 
-class Stream(Joins, Sinks, Results):
+class Stream(Joins, SideOutputs, Sinks, Results):
     """A table that may still be growing.
 
     Every verb returns a new stream; nothing runs until a result is asked for.
@@ -174,7 +174,7 @@ class Stream(Joins, Sinks, Results):
         where = user_location()
         if keep not in ("first", "last"):
             raise InvalidQuery(f"unique has no keep={keep!r}", where, 'use keep="first" or keep="last"')
-        given = self.columns if subset is None else [subset] if isinstance(subset, str) else subset
+        given = self.columns if subset is None else subset
         names = steps.column_names(self._node.schema, given, "unique", where)
         micros = None if within is None else microseconds(within, "within")
         whole = set(names) == set(self.columns)
@@ -204,6 +204,9 @@ class Stream(Joins, Sinks, Results):
         >>> parts["big"].collect().to_series().to_list()
         [20, 300]
         """
+        if not isinstance(branches, Mapping):
+            hint = 'as in split({"small": pl.col("a") < 10}, rest="big")'
+            raise InvalidQuery("split takes predicates by the names of their streams", user_location(), hint)
         taken: list[pl.Expr] = []
         streams: dict[str, Stream] = {}
         if rest in branches:
@@ -247,44 +250,11 @@ class Stream(Joins, Sinks, Results):
         where = user_location()
         return Stream(in_full(self._node, where))._apply(ShowChanges(where=where))
 
-    def rejected(self) -> Stream:
-        """The rows that could not be read or have no possible event time: source, position, reason, content.
-
-        Sources give theirs with `on_error="collect"`.
-
-        >>> import unistream as us
-        >>> rows = us.from_frame({"t": [1, None]}).with_event_time("t", unit="s")
-        >>> rows.rejected().collect().select("reason", "raw").rows()
-        [('no event time', '{"t":null}')]
-        """
-        where = user_location()
-        found = [node for node in walk([self._node]) if REJECTED in node.schema.side_outputs]
-        parts = tuple(SideOutput(origin=node, tag=REJECTED, where=where) for node in found)
-        return Stream(parts[0] if len(parts) == 1 else Union(parts=parts, where=where))
-
-    def late(self) -> Stream:
-        """The rows that came too late for the last step that goes by time: why, and what they missed.
-
-        Beside their own columns they have `late_reason`, `late_watermark`, and for windows
-        `late_window_start` and `late_window_end`.
-
-        >>> import polars as pl, unistream as us
-        >>> source = us.from_frame({"t": [5, 25, 3]}).with_event_time("t", unit="s")
-        >>> source.window(us.tumbling("10s")).agg(n=pl.len()).late().columns
-        ['t', 'late_reason', 'late_watermark', 'late_window_start', 'late_window_end']
-        """
-        where = user_location()
-        found = [node for node in walk([self._node]) if LATE in node.schema.side_outputs]
-        if not found:
-            hint = "windows and joins by time have late rows: call late() behind them"
-            raise InvalidQuery("No step of this stream can find a row late", where, hint)
-        return Stream(SideOutput(origin=found[-1], tag=LATE, where=where))
-
     # Time, keys and windows
 
     def with_event_time(
         self,
-        column: str,
+        column: Name,
         delay: Duration = "0s",
         idle_after: Duration | None = None,
         *,

@@ -8,26 +8,24 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import count, repeat
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
-from unistream.errors import DataError, InvalidQuery
+from unistream.errors import DataError, InvalidQuery, StateError
 from unistream.expressions.schema import StreamSchema
 from unistream.expressions.time import microseconds_of
+from unistream.graph import LATE, REJECTED
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
+from unistream.operators.process_context import ProcessContext, Row, TimerClock
 from unistream.operators.stored_time import StoredTime
 from unistream.state.handles import Cursor, KeyedStates, State
 from unistream.state.key_codes import join_on_keys
 from unistream.state.timers import TIME, Timers
 
-TimerClock = Literal["event", "processing"]
-Row = Mapping[str, Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_AT_ONCE = 16_384
 """More Python objects at a time would be looked through by the garbage collector again and again."""
 _MOST_IN_A_ROW = 1_000_000
@@ -37,11 +35,17 @@ _MOST_IN_A_ROW = 1_000_000
 class ProcessFunction(ABC):
     """What to do with each row of a key: the most general step, and the slowest.
 
-    `output` names the columns of the rows it gives, `side_outputs` those of further outputs. State is
-    declared in the class body (`us.ValueState`, `us.ListState`, `us.MapState`, `us.ReducingState`) and is
-    that of the key at hand; everything else an instance holds is lost in a crash.
+    `output` names the columns of the rows it gives, `side_outputs` those of further outputs, by tag, which
+    `Stream.side_output` reads. State is declared in the class body (`us.ValueState`, `us.ListState`,
+    `us.MapState`, `us.ReducingState`) and is that of the key at hand: it is written through its handle, as in
+    `self.last.value = 3`. Everything else an instance holds is shared by all keys and lost in a crash.
 
-    `process` and `on_timer` give rows by `yield`, or by `ctx.emit`, as mappings with just these columns.
+    `process` and `on_timer` give rows as mappings with just these columns: by `yield`, by `ctx.emit`, or as a
+    list. Rows of side outputs go by `ctx.emit_to`.
+
+    Times are whole numbers: microseconds since 1970. `ctx.time` is the event time of the row, `ctx.watermark`
+    how far event time has come, `ctx.now` processing time; timers are set for either, by such a number or by
+    a datetime such as `row["ts"] + timedelta(minutes=1)`. See `us.ProcessContext`.
 
     >>> import polars as pl, unistream as us
     >>> class Idle(us.ProcessFunction):
@@ -67,91 +71,20 @@ class ProcessFunction(ABC):
 
     @abstractmethod
     def process(self, key: Any, row: dict[str, Any], ctx: ProcessContext) -> Iterable[Row] | None:
-        """A row; `key` is the value of the key column, or a tuple of several."""
+        """A row; `key` is the value of the key column, or a tuple of several.
+
+        `row` has all columns as Python values, so a moment is a datetime; `ctx.time` is a number.
+        """
 
     def on_timer(self, key: Any, time: int, ctx: ProcessContext) -> Iterable[Row] | None:
-        """A timer that was set for this key has come; `ctx.clock` says in which time."""
+        """A timer that was set for this key has come.
+
+        `time` is the one it was set for, in microseconds since 1970; `ctx.clock` says in which time.
+        """
         return None
 
     def close(self) -> None:
         """Give back resources; also after an error."""
-
-
-class ProcessContext:
-    """What a `ProcessFunction` can do and know. All times are microseconds since 1970."""
-
-    def __init__(self, outputs: Mapping[str, pl.Schema]) -> None:
-        self.time: int | None = None
-        """Event time of the row, or the time of the timer; None when the stream has no event time."""
-        self.watermark: int = MIN_TIME
-        """No row before this moment is still expected, but for late ones."""
-        self.now: int = 0
-        """The job's clock."""
-        self.clock: TimerClock = "event"
-        """The time of the timer that came."""
-        self.ended = False
-        """Whether the input has ended: timers set now come at once."""
-        self._schemas = dict(outputs)
-        self._names = {tag: schema.keys() for tag, schema in outputs.items()}
-        self._rows: dict[str, list[Row]] = {tag: [] for tag in outputs}
-        self._own_names = self._names[""]
-        self._own_rows = self._rows[""]
-        self.wanted: list[tuple[int, TimerClock, bool]] = []
-        """Timers set (True) and cancelled since this was last emptied."""
-
-    def emit(self, row: Row) -> None:
-        """A row of the output."""
-        if row.keys() != self._own_names:
-            raise self._wrong(row, "")
-        self._own_rows.append(row)
-
-    def emit_to(self, tag: str, row: Row) -> None:
-        """A row of a side output."""
-        if tag not in self._names or not tag:
-            raise InvalidQuery.from_missing_name(tag, [name for name in self._names if name], "side_outputs")
-        if row.keys() != self._names[tag]:
-            raise self._wrong(row, tag)
-        self._rows[tag].append(row)
-
-    def set_timer(self, time: int | datetime, clock: TimerClock = "event") -> None:
-        """Have `on_timer` called for this key at a time; setting it twice is setting it once."""
-        self.wanted.append((_micros(time), clock, True))
-
-    def cancel_timer(self, time: int | datetime, clock: TimerClock = "event") -> None:
-        """Forget the timer of this key at that time, if there is one."""
-        self.wanted.append((_micros(time), clock, False))
-
-    def flush(self, out: Output) -> None:
-        """Hand on what was emitted."""
-        for tag, rows in self._rows.items():
-            if rows:
-                frame = self._frame(tag, rows)
-                rows.clear()
-                if tag:
-                    out.emit_to(tag, frame)
-                else:
-                    out.emit(frame)
-
-    def _frame(self, tag: str, rows: list[Row]) -> pl.DataFrame:
-        try:
-            columns = [
-                pl.Series(name, [row[name] for row in rows], dtype=dtype, strict=True)
-                for name, dtype in self._schemas[tag].items()
-            ]
-        except (TypeError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"A row that was emitted does not have the types {dict(self._schemas[tag])}: {error}",
-                hint="convert the value, or declare another type in `output`",
-            ) from error
-        return pl.DataFrame(columns)
-
-    def _wrong(self, row: Row, tag: str) -> DataError:
-        given, wanted = sorted(row), list(self._schemas[tag])
-        where = f"side output {tag!r}" if tag else "the output"
-        return DataError(
-            f"A row for {where} has columns {given}, declared are {wanted}",
-            hint="give every declared column, None where there is no value",
-        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,6 +96,12 @@ class Process(OperatorSpec):
     function: ProcessFunction
     made: pl.Schema
     sides: Mapping[str, pl.Schema] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for tag in self.sides:
+            if tag in ("", LATE, REJECTED):
+                hint = "choose another tag in `side_outputs`"
+                raise InvalidQuery(f"A side output cannot be called {tag!r}", self.where, hint)
 
     def schema(self, inputs: Sequence[StreamSchema]) -> StreamSchema:
         return StreamSchema(self.made, bounded=inputs[0].bounded, side_outputs=dict(self.sides))
@@ -176,10 +115,12 @@ class Process(OperatorSpec):
 
     def describe(self) -> Mapping[str, str]:
         kept = ", ".join(f"{name} ({type(state).__name__})" for name, state in states_of(self.function))
+        sides = {"side outputs": ", ".join(self.sides)} if self.sides else {}
         return {
             "by": ", ".join(self.by),
             "runs": f"{type(self.function).__name__}, in Python for every row",
             "state": kept or "none",
+            **sides,
         }
 
 
@@ -205,7 +146,7 @@ class _Process(Operator):
         self._function = copy.deepcopy(spec.function)
         self._states = {name: state.bound(self._cursor) for name, state in states_of(spec.function)}
         for name, state in self._states.items():
-            setattr(self._function, name, state)
+            vars(self._function)[name] = state  # in its place: assigning to it is refused
         self._keys: list[Any] = []
         self._key_frame = pl.DataFrame()
 
@@ -222,6 +163,9 @@ class _Process(Operator):
         self._ctx.watermark = self._time.now
         self._ctx.now = self._clock.now()
         self._function.open(self._ctx)
+        if self._ctx.wanted:
+            hint = "set it in process and on_timer, where there is one"
+            raise StateError("A timer belongs to a key", hint=hint)
 
     def process(self, batch: Batch, out: Output) -> None:
         for frame in batch.frame.iter_slices(_ROWS_AT_ONCE):
@@ -236,15 +180,20 @@ class _Process(Operator):
         cursor, wanted = self._cursor, ctx.wanted
         orders: list[tuple[int, int, TimerClock, bool]] = []
         keys_by_place = self._keys
-        for at, time, row in zip(places, self._times(frame), _rows_of(frame), strict=False):
-            cursor.at, ctx.time = at, time
-            made = function(keys_by_place[at], row, ctx)
-            if made is not None:
-                for result in made:
-                    ctx.emit(result)
-            if wanted:
-                orders += [(at, *order) for order in wanted]
-                wanted.clear()
+        made: Iterable[Row] | None = None
+        try:
+            for at, time, row in zip(places, self._times(frame), _rows_of(frame), strict=False):
+                cursor.at, ctx.time = at, time
+                made = function(keys_by_place[at], row, ctx)
+                if made is not None:
+                    for result in made:
+                        ctx.emit(result)
+                if wanted:
+                    orders += [(at, *order) for order in wanted]
+                    wanted.clear()
+        except TypeError as error:
+            self._check_rows(made, "process", error)
+            raise
         self._set_timers(orders)
         self._save(out)
 
@@ -279,6 +228,11 @@ class _Process(Operator):
         self._kept.save(self._ctx.now)
         self._ctx.flush(out)
 
+    def _check_rows(self, made: object, method: str, error: TypeError) -> None:
+        """Looked at when it fails, so that it costs nothing when it does not."""
+        if made is not None and not isinstance(made, Iterable):
+            raise self._ctx.no_rows(made, method) from error
+
     def _times(self, frame: pl.DataFrame) -> Iterable[int | None]:
         time = self._schema.event_time
         if time is None:
@@ -310,8 +264,12 @@ class _Process(Operator):
             time, at = timer
             self._cursor.at, ctx.time = at, time
             made = self._function.on_timer(self._keys[at], time, ctx)
-            for result in made or ():
-                ctx.emit(result)
+            try:
+                for result in () if made is None else made:
+                    ctx.emit(result)
+            except TypeError as error:
+                self._check_rows(made, "on_timer", error)
+                raise
             for when, of_clock, sets in ctx.wanted:
                 if of_clock == clock and when <= until:
                     firing.change(when, at, sets)
@@ -375,10 +333,3 @@ def _places(keys: pl.DataFrame, distinct: pl.DataFrame) -> list[int]:
         return list(range(keys.height))
     numbered = distinct.with_row_index("__place")
     return join_on_keys(keys, numbered, keys.columns, "left")["__place"].to_list()
-
-
-def _micros(time: int | datetime) -> int:
-    if not isinstance(time, datetime):
-        return int(time)
-    moment = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
