@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings
-from unistream.expressions.schema import CHANGE
+from unistream.expressions.schema import CHANGE, typed
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Request, Source, Wait
 from unistream.io.rows import ACCEPTED, column, conform, rows_to_frame
 from unistream.location import user_location
@@ -22,20 +22,12 @@ _SPLIT = "rows"
 
 
 def as_schema(schema: SchemaLike) -> pl.Schema:
-    """Names and types as a `pl.Schema`; Python types are understood.
+    """Names and types as a `pl.Schema`; Python types and types without parameters are understood.
 
     >>> as_schema({"user": str, "amount": pl.Float64})
     Schema([('user', String), ('amount', Float64)])
     """
-    try:
-        checked = pl.Schema(schema)
-        checked.to_frame()
-    except (TypeError, AttributeError, ValueError) as error:
-        raise InvalidQuery(
-            f"Schema {schema!r} cannot be read: {error}",
-            user_location(),
-            'write {"column": pl.Int64, ...} with Polars or Python types as values',
-        ) from error
+    checked = typed(schema)
     _refuse_columns(checked)
     return checked
 

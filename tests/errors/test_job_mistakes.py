@@ -132,6 +132,18 @@ def restore_from_nothing() -> None:
     ORDERS.sink_csv("out").run(checkpoint="ckpt", restore="keep", progress=False)
 
 
+def checkpoints_without_a_place() -> None:
+    ORDERS.sink_csv("out").start(every="10s")
+
+
+def file_bytes_in_words() -> None:
+    ORDERS.sink_csv("out", max_file_bytes="10MB")  # type: ignore[arg-type]
+
+
+def table_in_a_path() -> None:
+    ORDERS.sink_table(Path("shop.db"), "orders")  # type: ignore[arg-type]
+
+
 def restore_of_an_unknown_checkpoint() -> None:
     ORDERS.sink_csv("out").run(checkpoint="ckpt", progress=False)
     ORDERS.sink_csv("out").run(checkpoint="ckpt", restore=7, progress=False)

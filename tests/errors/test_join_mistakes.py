@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -69,6 +70,23 @@ def lookup_by_keys_of_other_types() -> None:
     ORDERS.lookup(ITEMS, left_on="order", right_on="item")
 
 
+def key_that_is_computed() -> None:
+    ORDERS.join(PRICES, on=pl.col("item").str.to_lowercase(), within="5m")
+
+
+def lookup_in_a_file_of_another_kind() -> None:
+    Path("shop.db").write_text("SQLite format 3")
+    ORDERS.lookup("shop.db", on="item")
+
+
+def lookup_in_a_file_that_is_not_there() -> None:
+    ORDERS.lookup("items.parquet", on="item")
+
+
+def lookup_of_types_in_a_frame() -> None:
+    ORDERS.lookup(ITEMS, on="item", schema={"item": pl.String})
+
+
 def lookup_without_a_table() -> None:
     ORDERS.lookup("sqlite:///shop.db", on="item")
 
@@ -103,6 +121,10 @@ MISTAKES: tuple[Callable[[], None], ...] = (
     version_of_an_updating_stream,
     lookup_in_a_stream_without_end,
     lookup_by_keys_of_other_types,
+    key_that_is_computed,
+    lookup_in_a_file_of_another_kind,
+    lookup_in_a_file_that_is_not_there,
+    lookup_of_types_in_a_frame,
     lookup_without_a_table,
     lookup_in_a_database_that_is_not_there,
     lookup_by_a_function_that_fails_on_no_keys,

@@ -117,6 +117,26 @@ def unnest_of_no_struct() -> None:
     ORDERS.unnest("item")
 
 
+def time_in_a_format_to_be_guessed() -> None:
+    ORDERS.with_columns(pl.col("item").str.to_datetime())
+
+
+def event_time_that_is_computed() -> None:
+    ORDERS.with_event_time(pl.col("ts") * 1000, unit="ms")
+
+
+def aggregates_in_a_dictionary() -> None:
+    ORDERS.group_by("item").agg({"amount": "mean"})
+
+
+def unique_by_a_computed_column() -> None:
+    ORDERS.unique(pl.col("order") % 2)
+
+
+def split_into_a_list() -> None:
+    ORDERS.split([pl.col("amount") > 3])  # type: ignore[arg-type]
+
+
 def event_time_that_is_text() -> None:
     ORDERS.with_event_time("item")
 

@@ -216,6 +216,10 @@ def row_that_does_not_fit() -> None:
     us.scan_iterable([{"n": 1}, {"n": "two"}], schema={"n": pl.Int64}).collect()
 
 
+def type_without_its_parameters() -> None:
+    us.scan_csv("orders.csv", schema={"price": pl.Decimal})
+
+
 def row_with_an_unknown_column() -> None:
     us.scan_iterable([{"n": 1}, {"m": 2}], schema={"n": pl.Int64}).collect()
 

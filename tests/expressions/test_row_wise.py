@@ -156,8 +156,11 @@ NOT_ROW_WISE = {
         c.i.sort_by("j"), c.i.is_duplicated(), c.i.is_unique(), c.i.is_first_distinct(), c.i.is_last_distinct(), c.i.sum().over("s"),
         c.i.over("s"), c.i.first().over("s", order_by="t"), c.i.rle_id(), c.i.qcut(3), c.i.peak_max(), c.i.arg_sort(),
         c.i.cumulative_eval(element().sum()), c.i.sum().rolling("t", period="1h"), c.i - c.i.shift(1), c.i.cum_sum() * 2,
-        c.day.str.to_date(), c.day.str.to_datetime(), c.i.is_in(c.j), c.i.shift(-1),
+        c.i.is_in(c.j), c.i.shift(-1),
         (c.i + c.j.diff()).abs(), pl.struct(c.i, c.j.shift(1)), c.l.list.get(c.n.rank()), c.i.ewm_mean_by("t", half_life="1h"),
+    ],
+    "guesses the format from the first values": [
+        c.day.str.to_date(), c.day.str.to_datetime(), c.day.str.to_datetime(strict=False), c.day.str.strptime(pl.Datetime),
     ],
     "changes the number of rows": [
         c.i.filter(c.b), c.i.head(2), c.i.tail(2), c.i.slice(1, 2), c.i.unique(), c.i.drop_nulls(), c.f.drop_nans(), c.l.explode(),

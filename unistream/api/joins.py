@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from unistream.api import lookups, steps
+from unistream.api.names import Names, names_of
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import output_schema, why_not_row_wise
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from unistream.api.stream import Stream
     from unistream.operators.base import OperatorSpec
 
-Names = str | Sequence[str]
 Within = Duration | tuple[Duration, Duration]
 
 
@@ -266,17 +266,16 @@ def _added(
 def _keys(
     on: Names | None, left_on: Names | None, right_on: Names | None, verb: str, where: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    word = "by" if verb == "join_asof" else "on"
     if (on is None) == (left_on is None and right_on is None) or (left_on is None) != (right_on is None):
-        word = "by" if verb == "join_asof" else "on"
         hint = f'{word}="user" when both sides call it so, or left_{word}="user", right_{word}="user_id"'
         raise InvalidQuery(f"{verb} needs the key columns of both sides, said once", where, hint)
     given = (on, on) if on is not None else (left_on, right_on)
     found = []
     for names in given:
-        listed = (names,) if isinstance(names, str) else tuple(names or ())
-        if not listed or not all(isinstance(name, str) for name in listed):
-            hint = "compute a key first: .with_columns(day=pl.col('ts').dt.date()), and take that"
-            raise InvalidQuery(f"The keys of {verb} are names of columns", where, hint)
+        listed = names_of(names, verb)
+        if not listed:
+            raise InvalidQuery(f"{verb} needs at least one key column", where, f'as in {word}="user"')
         found.append(listed)
     if len(found[0]) != len(found[1]):
         raise InvalidQuery(f"left_on has {len(found[0])} columns and right_on {len(found[1])}", where)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from unistream.api import steps
+from unistream.api.instead import Unfinished
 from unistream.api.keyed_verbs import KeyedVerbs, ordering
-from unistream.api.keys import KeyedRows, Keys, is_plain
+from unistream.api.keys import KeyedRows, Keys
+from unistream.api.names import is_plain
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.analysis import expand, why_not_row_wise
@@ -91,9 +93,8 @@ def keyed(node: Node, by: Sequence[Any], named: Mapping[str, Any], where: str | 
     schema = node.schema
     exprs = expand(by, named, schema.columns, "group_by", where)
     if not exprs:
-        raise InvalidQuery(
-            "group_by needs at least one key", where, "for one group of all rows leave group_by out"
-        )
+        hint = "for one group of all rows `group_by(all=pl.lit(1)).agg(...)`, and `.window(...)` without keys"
+        raise InvalidQuery("group_by needs at least one key", where, hint)
     for expr in exprs:
         why = None if is_plain(expr) else why_not_row_wise(expr, schema.columns)
         if why is not None:
@@ -122,10 +123,22 @@ def _windowed(keys: Keys, window: Window | None, lateness: Duration, emit: str |
     return WindowedStream(keys, window, late, emit if isinstance(emit, Emit) else Emit(when=emit))
 
 
-class WindowedStream:
+_INSTEAD = {
+    "group_by": "the keys first, as in .group_by(...).window(...)",
+    "map_groups": ".apply(fn)",
+    "process": ".apply(fn), or without a window .group_by(...).process(function)",
+    "process_batches": ".apply(fn), or without a window .group_by(...).process_batches(fn, ...)",
+    "over": '.group_by(...).over(range="10m").agg(...) without a window',
+    "allowed_lateness": ".window(..., allowed_lateness=...)",
+}
+
+
+class WindowedStream(Unfinished):
     """Rows put together by windows; made by `window`. `agg`, `apply` and `top_k` say what becomes of them."""
 
     __slots__ = ("_emit", "_keys", "_lateness", "_window")
+    _called = "a stream in windows"
+    _instead = _INSTEAD
 
     def __init__(self, keys: Keys, window: Window, lateness: int, emit: Emit) -> None:
         self._keys = keys

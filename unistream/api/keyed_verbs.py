@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from unistream.api.instead import Unfinished
 from unistream.api.keys import Keys
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand, output_schema, why_not_row_wise
 from unistream.expressions.schema import Changes
+from unistream.io.frames import as_schema
 from unistream.location import user_location
 from unistream.operators.over import Over
 from unistream.operators.process import Process, ProcessFunction
@@ -22,11 +24,22 @@ from unistream.operators.top_k import TopK
 if TYPE_CHECKING:
     from unistream.api.stream import Stream
 
+_INSTEAD = {
+    "group_by": 'all keys at once, as in .group_by("a", "b")',
+    "map_groups": ".process_batches(fn, state_schema=...), or .window(...).apply(fn)",
+    "apply": ".process_batches(fn, state_schema=...), or .window(...).apply(fn)",
+    "map": ".process(function)",
+    "flat_map": ".process(function)",
+    "rolling": '.over(range="10m").agg(...)',
+}
 
-class KeyedVerbs:
+
+class KeyedVerbs(Unfinished):
     """Needs the keys."""
 
     __slots__ = ()
+    _called = "a stream grouped by keys"
+    _instead = _INSTEAD
     _keys: Keys
 
     def top_k(self, n: int, by: Any, *, reverse: bool | Sequence[bool] = False) -> Stream:
@@ -96,10 +109,10 @@ class KeyedVerbs:
         if made is None:
             hint = 'as in `output = {"user": pl.String}` in the class, or pass schema='
             raise InvalidQuery(f"{type(function).__name__} does not say what it gives", where, hint)
-        sides = {tag: pl.Schema(columns) for tag, columns in function.side_outputs.items()}
+        sides = {tag: as_schema(columns) for tag, columns in function.side_outputs.items()}
         rows = self._keys.in_full("process", where)
         return rows.given(
-            Process(by=rows.by, function=function, made=pl.Schema(made), sides=sides, where=where)
+            Process(by=rows.by, function=function, made=as_schema(made), sides=sides, where=where)
         )
 
     def process_batches(
@@ -126,21 +139,22 @@ class KeyedVerbs:
         where = user_location()
         rows = self._keys.in_full("process_batches", where)
         columns = rows.node.schema.columns
-        state = pl.Schema(state_schema)
+        state = as_schema(state_schema)
         if not state:
             raise InvalidQuery("process_batches needs at least one state column", where)
         both = sorted(set(state) & set(columns))
         if both:
             hint = "give the state another name; it stands beside the rows"
             raise InvalidQuery(f"State column {both[0]!r} is a column of the rows too", where, hint)
-        made = pl.Schema(schema) if schema is not None else _asked(function, columns, state, where)
+        made = as_schema(schema) if schema is not None else _asked(function, columns, state, where)
         return rows.given(ProcessBatches(by=rows.by, function=function, state=state, made=made, where=where))
 
 
-class OverStream:
+class OverStream(Unfinished):
     """Rows with those before them; made by `KeyedStream.over`."""
 
     __slots__ = ("_keys", "_range", "_rows")
+    _called = "what over() gives"
 
     def __init__(self, keys: Keys, rows: int | None, range: int | None) -> None:
         self._keys = keys

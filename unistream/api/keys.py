@@ -10,6 +10,7 @@ import polars as pl
 
 from unistream.api import steps
 from unistream.api.inputs import before_step
+from unistream.api.names import is_plain
 from unistream.errors import InvalidQuery
 from unistream.plan.nodes import Node, Stateless
 
@@ -104,12 +105,6 @@ class KeyedRows:
         hidden = {name: key for key, name in self.names.items()}
         columns = dict.fromkeys(self.names.get(name, name) for name in result.columns)
         return result.select(pl.col(hidden.get(name, name)).alias(name) for name in columns)
-
-
-def is_plain(expr: pl.Expr) -> bool:
-    """Whether it is a column under its own name."""
-    inner = expr.meta.undo_aliases()
-    return inner.meta.is_column() and inner.meta.output_name() == expr.meta.output_name()
 
 
 def _under(expr: pl.Expr, names: Mapping[str, str]) -> pl.Expr:

@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from unistream.causes import first_words
 from unistream.durations import Duration, microseconds
-from unistream.errors import InvalidQuery, InvalidSettings
+from unistream.errors import ConnectorError, InvalidQuery, InvalidSettings
+from unistream.expressions.refusal import POLARS_ERRORS
 from unistream.expressions.schema import Changes, StreamSchema
 from unistream.io.frames import as_schema
 from unistream.operators.lookup import Lookup
@@ -18,6 +20,9 @@ from unistream.operators.lookup_unordered import UnorderedLookup
 
 _MINUTE = 60_000_000
 _LEAST = {"batch": 1, "concurrency": 1, "retries": 0, "cache_keys": 1, "waiting_rows": 1}
+_DATABASES = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".duckdb": "duckdb"}
+_READERS = {".csv": "pl.read_csv", ".json": "pl.read_json"}
+_READERS |= dict.fromkeys((".ndjson", ".jsonl"), "pl.read_ndjson")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ def table_of(source: Any, keys: pl.Schema, options: Options, where: str | None) 
         case str() if "://" in source and not source.startswith("file://"):
             return _database(source, options, where)
         case str() | Path():
-            return _parquet(str(source), options)
+            return _parquet(str(source), options, where)
     if callable(source):
         return _function(source, keys, options, where)
     hint = "a frame, a bounded stream, the path of Parquet files, a database URL with table=, or a function"
@@ -69,6 +74,9 @@ def _check(source: Any, options: Options, where: str | None) -> None:
     if options.refresh is not None and not isinstance(source, (str, Path)):
         hint = "pass the path of the Parquet files; what a function or a database says is kept by cache="
         raise InvalidQuery("refresh= is for tables in files", where, hint)
+    if options.schema is not None and not callable(source):
+        hint = "tables know their types; for others add .cast({...}) or .with_columns(...) behind the lookup"
+        raise InvalidQuery("schema= is for functions", where, hint)
     if not options.ordered and not callable(source):
         hint = "leave it out: rows do not wait for each other's answers where all are given at once"
         raise InvalidQuery("ordered=False is for functions", where, hint)
@@ -101,16 +109,34 @@ def _stream(stream: Any, where: str | None) -> LookupTable:
     return WholeTable(columns=stream.schema, load=stream.collect, text="a bounded stream, read first")
 
 
-def _parquet(path: str, options: Options) -> LookupTable:
+def _parquet(path: str, options: Options, where: str | None) -> LookupTable:
     query = pl.scan_parquet(path)
     refresh = None if options.refresh is None else microseconds(options.refresh, "refresh")
+    try:
+        columns = query.collect_schema()
+    except FileNotFoundError as error:
+        hint = "give a Parquet file, a folder or a glob of them"
+        raise ConnectorError(f"There is no file {path!r} for lookup", where, hint) from error
+    except POLARS_ERRORS as error:
+        problem = f"lookup cannot read {path!r} as Parquet: {first_words(error)}"
+        raise InvalidQuery(problem, where, _instead_of_parquet(path)) from error
     return WholeTable(
-        columns=query.collect_schema(),
+        columns=columns,
         load=lambda: pl.scan_parquet(path).collect(engine="in-memory"),
         text=f"Parquet {path}",
         refresh=refresh,
         query=None if refresh else query,
     )
+
+
+def _instead_of_parquet(path: str) -> str:
+    """What to write for a file that is perhaps of another kind."""
+    suffix = Path(path).suffix
+    if suffix in _DATABASES:
+        return f'write "{_DATABASES[suffix]}:///{path}" with table='
+    if suffix in _READERS:
+        return f"pass {_READERS[suffix]}({path!r})"
+    return 'pass other files as frames, as in pl.read_csv(path); a database is written "sqlite:///shop.db"'
 
 
 def _database(url: str, options: Options, where: str | None) -> LookupTable:

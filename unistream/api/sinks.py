@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from unistream.api.names import Names, names_of
 from unistream.durations import Duration
 from unistream.location import user_location
 from unistream.plan.nodes import Node, Write
@@ -34,7 +35,7 @@ class Sinks:
         self,
         path: str | Path,
         *,
-        partition_by: str | Sequence[str] = (),
+        partition_by: Names = (),
         compression: Compression = "zstd",
         compression_level: int | None = None,
         row_group_rows: int | None = None,
@@ -58,7 +59,7 @@ class Sinks:
         return self.sink(
             ParquetSink(
                 path,
-                partition_by=_names(partition_by),
+                partition_by=names_of(partition_by, "partition_by="),
                 compression=compression,
                 **_given(compression_level=compression_level, row_group_rows=row_group_rows),
                 **_rollover(max_file_rows, max_file_bytes, max_file_age),
@@ -70,7 +71,7 @@ class Sinks:
         self,
         path: str | Path,
         *,
-        partition_by: str | Sequence[str] = (),
+        partition_by: Names = (),
         separator: str = ",",
         include_header: bool = True,
         max_file_rows: int | None = None,
@@ -91,7 +92,7 @@ class Sinks:
         return self.sink(
             CsvSink(
                 path,
-                partition_by=_names(partition_by),
+                partition_by=names_of(partition_by, "partition_by="),
                 separator=separator,
                 include_header=include_header,
                 **_rollover(max_file_rows, max_file_bytes, max_file_age),
@@ -103,7 +104,7 @@ class Sinks:
         self,
         path: str | Path,
         *,
-        partition_by: str | Sequence[str] = (),
+        partition_by: Names = (),
         max_file_rows: int | None = None,
         max_file_bytes: int | None = None,
         max_file_age: Duration | None = None,
@@ -122,7 +123,7 @@ class Sinks:
         return self.sink(
             NdjsonSink(
                 path,
-                partition_by=_names(partition_by),
+                partition_by=names_of(partition_by, "partition_by="),
                 **_rollover(max_file_rows, max_file_bytes, max_file_age),
                 mode=mode,
             )
@@ -158,7 +159,7 @@ class Sinks:
         url: str,
         table: str,
         *,
-        key: str | Sequence[str] = (),
+        key: Names = (),
         mode: TableMode = "append",
         max_age: Duration = "1s",
         staging: str | Path | None = None,
@@ -181,10 +182,14 @@ class Sinks:
         """
         from unistream.io.table_sink import TableSink
 
-        return self.sink(TableSink(url, table, _names(key), mode, max_age, staging))
+        names = names_of(key, "key=")
+        return self.sink(TableSink(str(url), table, names, mode, max_age, staging))
 
     def sink_batches(self, function: Callable[..., Any]) -> Job:
         """Call `function(frame)` with rows as they come, or `function(frame, checkpoint_id)` once per commit.
+
+        Rows of a stream that updates have a column `op`. Where it does so by a key, `+I` and `+U` both mean
+        to put the row and `-D` to delete it if it is there; `.changes()` before makes these exact.
 
         >>> import unistream as us
         >>> heights = []
@@ -195,10 +200,6 @@ class Sinks:
         from unistream.io.memory import CallbackSink
 
         return self.sink(CallbackSink(function))
-
-
-def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
-    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 def _rollover(rows: int | None, nbytes: int | None, age: Duration | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from unistream.api.names import is_plain, no_name
 from unistream.errors import InvalidQuery
 from unistream.expressions.analysis import expand, is_constant, output_schema, predicate, why_not_row_wise
 from unistream.expressions.no_rows import no_rows
@@ -183,6 +184,9 @@ def column_names(
 ) -> tuple[str, ...]:
     """The columns meant by names, lists of names and selectors."""
     exprs = expand(columns, {}, schema.columns, step, where)
+    for expr in exprs:
+        if not is_plain(expr):
+            raise no_name(expr, step)
     names = tuple(expr.meta.output_name() for expr in exprs)
     if not names:
         raise InvalidQuery(f"{step} needs at least one column", where)

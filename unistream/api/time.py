@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from unistream.api.names import Name, name_of
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidQuery, InvalidSettings
 from unistream.expressions.schema import StreamSchema
@@ -15,7 +16,7 @@ _UNITS = ("s", "ms", "us", "ns")
 
 def event_time(
     schema: StreamSchema,
-    column: str,
+    column: Name,
     delay: Duration,
     idle_after: Duration | None,
     unit: str | None,
@@ -24,6 +25,7 @@ def event_time(
     where: str | None,
 ) -> EventTimeSpec:
     """The spec behind `with_event_time`."""
+    column = name_of(column, "with_event_time")
     if column not in schema.columns:
         raise InvalidQuery.from_missing_column(column, schema.columns, "with_event_time", where)
     _check_type(column, schema.columns[column], where)
@@ -56,7 +58,10 @@ def _check_type(column: str, dtype: pl.DataType, where: str | None) -> None:
     if isinstance(dtype, pl.Datetime) or dtype == pl.Date or dtype.is_integer():
         return
     if dtype == pl.String:
-        hint = f"parse it first: .with_columns(pl.col({column!r}).str.to_datetime())"
+        hint = (
+            f'parse it first: .with_columns(pl.col({column!r}).str.to_datetime("%Y-%m-%d %H:%M:%S"))'
+            ", with the format of your text"
+        )
     elif dtype.is_float():
         hint = f"make it whole first: .with_columns((pl.col({column!r}) * 1e6).cast(pl.Int64)), unit='us'"
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
+
 from unistream.durations import Duration, microseconds
 from unistream.errors import InvalidSettings
 from unistream.location import user_location
@@ -17,7 +19,7 @@ from unistream.operators.windows import (
 )
 
 
-def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = None) -> Tumbling:
+def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | tzinfo | None = None) -> Tumbling:
     """Windows of one size that follow each other: each row is in one.
 
     Sizes are Polars' durations, calendar units among them: "10s", "1h", "1d", "1w", "1mo", "1q", "1y". Days
@@ -33,13 +35,13 @@ def tumbling(size: Duration, *, offset: Duration = 0, time_zone: str | None = No
     return Tumbling(
         size=Span.parse(size, "size", where),
         offset=microseconds(offset, "offset"),
-        time_zone=time_zone,
+        time_zone=_zone(time_zone),
         where=where,
     )
 
 
 def sliding(
-    size: Duration, every: Duration, *, offset: Duration = 0, time_zone: str | None = None
+    size: Duration, every: Duration, *, offset: Duration = 0, time_zone: str | tzinfo | None = None
 ) -> Sliding:
     """Windows of one size of which a new one begins at every `every`: rows are in several.
 
@@ -56,13 +58,13 @@ def sliding(
         size=Span.parse(size, "size", where),
         every=Span.parse(every, "every", where),
         offset=microseconds(offset, "offset"),
-        time_zone=time_zone,
+        time_zone=_zone(time_zone),
         where=where,
     )
 
 
 def cumulating(
-    size: Duration, step: Duration, *, offset: Duration = 0, time_zone: str | None = None
+    size: Duration, step: Duration, *, offset: Duration = 0, time_zone: str | tzinfo | None = None
 ) -> Cumulating:
     """Windows that share their beginning and end one `step` later each, up to `size`: totals so far today.
 
@@ -76,9 +78,14 @@ def cumulating(
         size=Span.parse(size, "size", where),
         step=Span.parse(step, "step", where),
         offset=microseconds(offset, "offset"),
-        time_zone=time_zone,
+        time_zone=_zone(time_zone),
         where=where,
     )
+
+
+def _zone(given: str | tzinfo | None) -> str | None:
+    """Its name: a `ZoneInfo` is spelled by it."""
+    return None if given is None else str(given)
 
 
 def session(gap: Duration) -> Session:

@@ -183,14 +183,25 @@ class _Scope:
 
 
 def _parse(exprs: Iterable[Any], named: Mapping[str, Any], scope: _Scope) -> list[pl.Expr]:
-    given = list(exprs)
+    given = list(exprs) if _is_list(exprs) else [exprs]
     if len(given) == 1 and isinstance(given[0], Mapping):
-        hint = "unpack it: `select(**mapping)`, or `select(*mapping)` for the keys"
+        hint = _unpacked(given[0], scope.step)
         raise InvalidQuery(f"{scope.step} was given a dictionary", scope.where, hint)
     if len(given) == 1 and _is_list(given[0]):
         given = list(given[0])
     positional = [_into_expr(value, scope) for value in given]
     return positional + [_into_expr(value, scope).alias(name) for name, value in named.items()]
+
+
+def _unpacked(mapping: Mapping[Any, Any], step: str) -> str:
+    """How to write a dictionary of results by name, or one of aggregates by column as in pandas."""
+    column, value = next(iter(mapping.items()), (None, None))
+    if step == "agg" and isinstance(value, (str, list, tuple)):
+        name = column if isinstance(column, str) and column.isidentifier() else "result"
+        word = value if isinstance(value, str) else next(iter(value), None)
+        aggregate = word if isinstance(word, str) and hasattr(pl.Expr, word) else "sum"
+        return f"name each result, as in `agg({name}=pl.col({column!r}).{aggregate}())`"
+    return f"unpack it: `{step}(**mapping)`, or `{step}(*mapping)` for the keys"
 
 
 def _is_list(value: Any) -> bool:

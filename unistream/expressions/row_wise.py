@@ -13,12 +13,20 @@ from unistream.expressions.expression_tree import Node, UnknownExpression
 from unistream.expressions.no_rows import no_rows
 
 Kind = Literal[
-    "aggregates", "looks at other rows", "changes the number of rows", "is random", "not known to be row-wise"
+    "aggregates",
+    "looks at other rows",
+    "guesses the format from the first values",
+    "changes the number of rows",
+    "is random",
+    "not known to be row-wise",
 ]
 
 _HINTS: dict[Kind, str] = {
-    "aggregates": "use `group_by(...).agg(...)` or `.window(...).agg(...)`",
+    "aggregates": "use `group_by(...).agg(...)` or `.window(...).agg(...)`; "
+    "over all rows `group_by(all=pl.lit(1)).agg(...)`",
     "looks at other rows": "take rows together first: `.window(...).agg(...)` or `.window(...).apply(fn)`",
+    "guesses the format from the first values": 'give it, as in `.str.to_datetime("%Y-%m-%d %H:%M:%S")` '
+    'or `.str.to_date("%Y-%m-%d")`',
     "changes the number of rows": "use the verb of the stream: `filter`, `unique`, `explode`, `head`",
     "is random": "give each row its own value before the stream, or hash a key column",
     "not known to be row-wise": "use `map_batches(fn, schema=...)` of the stream, or promise it with "
@@ -169,7 +177,7 @@ def _judge_function(node: Node, inputs: list[Node], schema: pl.Schema | None) ->
     if _is_random(node):
         return "is random"
     if name == ("StringExpr", "Strptime") and _infers_format(node):
-        return "looks at other rows"
+        return "guesses the format from the first values"
     if not all(_is_set(node, at, inputs[at], schema) for at in _SETS.get(name, ())):
         return "looks at other rows"
     if name in _NEEDS_SCHEMA or name[:2] in _NEEDS_SCHEMA:

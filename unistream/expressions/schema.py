@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import IntEnum, StrEnum
+from typing import Any
 
 import polars as pl
 
@@ -97,6 +99,48 @@ class StreamSchema:
     def empty(self) -> pl.DataFrame:
         """A frame of these columns without rows."""
         return pl.DataFrame(schema=self.physical)
+
+
+_DEFAULTS: dict[Any, pl.DataType] = {
+    pl.Datetime: pl.Datetime("us"),
+    pl.Duration: pl.Duration("us"),
+    pl.Categorical: pl.Categorical(),
+}
+"""What Polars takes when a type is named without its parameters."""
+
+_WRITTEN_OUT = {
+    pl.Decimal: "pl.Decimal(38, 2)",
+    pl.List: "pl.List(pl.Int64)",
+    pl.Array: "pl.Array(pl.Int64, 3)",
+    pl.Struct: 'pl.Struct({"field": pl.Int64})',
+    pl.Enum: 'pl.Enum(["first", "second"])',
+    Decimal: "pl.Decimal(38, 2)",
+    list: "pl.List(pl.Int64)",
+}
+"""How types are written whose parameters nobody can guess."""
+
+
+def typed(columns: Any) -> pl.Schema:
+    """Names and types as users write them: Python types are understood, missing parameters those of Polars.
+
+    >>> typed({"n": int, "at": pl.Datetime})
+    Schema([('n', Int64), ('at', Datetime(time_unit='us', time_zone=None))])
+    """
+    hint = 'write {"column": pl.Int64, ...} with Polars or Python types as values'
+    try:
+        given = pl.Schema(columns, check_dtypes=False)
+        for name, dtype in given.items():
+            if isinstance(dtype, type) and dtype in _WRITTEN_OUT:
+                hint = f"write the whole type, as in {_WRITTEN_OUT[dtype]}"
+                raise TypeError(f"{dtype.__name__} says too little of column {name!r}")
+        filled = {name: _with_parameters(dtype) for name, dtype in given.items()}
+        return pl.Schema(filled).to_frame().schema
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InvalidQuery(f"Schema {columns!r} cannot be read: {error}", user_location(), hint) from error
+
+
+def _with_parameters(dtype: Any) -> Any:
+    return _DEFAULTS.get(dtype, dtype) if isinstance(dtype, type) else dtype
 
 
 _WORDS = pl.Series(OPERATION, [SPELLING[change] for change in sorted(Change)])
