@@ -106,3 +106,16 @@ def test_verified() -> None:
         shuffled=False,
     )
     verify(timed_rows(1, 20, "seconds").group_by("k").over(range="3s").agg(n=pl.col("i").sum()), seeds=4)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_a_row_that_is_null_has_no_spread(ddof: int) -> None:
+    rows = us.from_frame({"k": ["a", "a", "a", "b"], "t": [1, 2, 9, 9], "v": [None, 1, None, None]})
+    v = pl.col("v")
+    made = {"var": v.var(ddof=ddof), "std": v.std(ddof=ddof) + 1, "some": v.filter(v != 5).var(ddof=ddof)}
+    timed = rows.with_event_time("t", unit="s").group_by("k").over(range="2s").agg(**made)
+    for found in (*(rows.group_by("k").over(rows=length).agg(**made) for length in (1, 2)), timed):
+        got = assert_as_ticks(found)
+        one_by_one = us.Settings(whole_query=False, tick_rows=1)
+        assert_same_rows(found.collect(settings=one_by_one), got)
+        assert got.sort("k", "t")["var"].to_list()[0] is None

@@ -151,3 +151,15 @@ def test_waiting_for_a_later_version_needs_a_tolerance_where_there_is_no_end() -
         spec("forward", None).schema([endless, RIGHT])
     assert spec("forward", 3).schema([endless, RIGHT]).bounded is False
     assert spec("backward", None).schema([endless, RIGHT]).bounded is False
+
+
+@pytest.mark.parametrize("dtype", [pl.List(pl.Int64), pl.Array(pl.Int64, 2), pl.Struct({"a": pl.Int64})])
+def test_versions_have_plain_keys(dtype: pl.DataType) -> None:
+    import dataclasses
+
+    left, right = (
+        dataclasses.replace(side, columns=pl.Schema({**side.columns, "k": dtype})) for side in (LEFT, RIGHT)
+    )
+    with pytest.raises(InvalidQuery, match="join_asof cannot go by 'k'") as caught:
+        spec("backward", None).schema([left, right])
+    assert caught.value.hint

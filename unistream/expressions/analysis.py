@@ -9,6 +9,7 @@ import polars as pl
 
 from unistream.errors import InvalidQuery
 from unistream.expressions import expression_tree as tree
+from unistream.expressions.aggregate_types import check_aggregates
 from unistream.expressions.expansion import expand as expand
 from unistream.expressions.expansion import predicate as predicate
 from unistream.expressions.expression_tree import Node, UnknownExpression
@@ -56,6 +57,8 @@ def output_schema(
         resolved = frame.collect_schema()
     except POLARS_ERRORS as error:
         raise refusal(error, schema, step, where) from error
+    if kind == "agg":
+        check_aggregates(exprs, schema, where)
     if not any(_calls_python(expr) for expr in exprs):
         try:
             resolved = frame.collect(engine="in-memory").schema

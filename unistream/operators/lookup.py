@@ -18,6 +18,7 @@ from unistream.expressions.schema import Changes, StreamSchema
 from unistream.of_columns import columns_of
 from unistream.operators.base import Context, Operator, OperatorSpec, Output
 from unistream.operators.lookup_index import RowsByKey
+from unistream.operators.lookup_steady import check_steady
 from unistream.operators.lookup_tables import AskedTable, Asker, LookupTable, WholeTable
 from unistream.state.distinct import starts_of_runs
 
@@ -38,7 +39,6 @@ class Lookup(OperatorSpec):
     """
 
     name: ClassVar[str] = "lookup"
-    stateful: ClassVar[bool] = False
     by: tuple[str, ...]
     table_by: tuple[str, ...]
     adds: Mapping[str, str]
@@ -64,6 +64,11 @@ class Lookup(OperatorSpec):
         return replace(
             rows, columns=pl.Schema({**rows.columns, **added}), changes=changes, key=(), side_outputs={}
         )
+
+    @property
+    def stateful(self) -> bool:  # type: ignore[override]
+        # Over a stream that updates it is kept which table the rows were given with.
+        return self.accepts_updates
 
     @property
     def accepts_updates(self) -> bool:
@@ -113,6 +118,7 @@ class LookupOperator(Operator):
         self._keys = pl.Schema({name: rows.columns[name] for name in spec.by})
         self._values = pl.Schema({new: spec.table.columns[old] for new, old in spec.adds.items()})
         self._columns = spec.schema([rows]).physical.names()
+        self._updates = rows.changes is not Changes.APPEND
         self._asker: Asker | None = None
         self._failure: str | None = None
 
@@ -163,7 +169,12 @@ class LookupOperator(Operator):
             self._context.metrics.add("filtered", frame.height - found)
 
     def _load(self, table: WholeTable) -> None:
-        rows = self._as_values(table.load()).drop_nulls(self._by)
+        loaded = table.load()
+        rows = self._as_values(loaded).drop_nulls(self._by)
+        if self._updates:
+            used = dict.fromkeys((*self._spec.table_by, *self._spec.adds.values()))
+            known = loaded.drop_nulls(self._spec.table_by)
+            check_steady(self._context.state.cell("table"), known, list(used), table.text)
         index = RowsByKey(self._keys, self._values)
         index.learn(columns_of(rows, self._by).unique(maintain_order=True), rows)
         self._index = index

@@ -11,6 +11,7 @@ import polars as pl
 from unistream.durations import spelled
 from unistream.elements import MAX_TIME, MIN_TIME, Batch
 from unistream.errors import InvalidQuery
+from unistream.expressions import expression_tree as tree
 from unistream.expressions.analysis import columns_read, output_schema
 from unistream.expressions.order_shape import asks_for_order
 from unistream.expressions.schema import StreamSchema
@@ -105,6 +106,24 @@ def _reads(spec: Over, schema: StreamSchema) -> list[str]:
     return [name for name in schema.columns if name in reads and name not in spec.by]
 
 
+def _rolling(exprs: Sequence[pl.Expr]) -> list[pl.Expr]:
+    """The aggregates as they are taken of slices, of which Polars gives one null row a variance of 0.0."""
+
+    def change(node: tree.Node) -> tree.Node | None:
+        if tree.kind(node) != "Agg" or tree.aggregation(node)[2].get("ddof") != 0:
+            return None
+        values = [tree.to_node(tree.to_expr(child).drop_nulls()) for child in tree.children(node)]
+        return tree.with_children(node, values)
+
+    found = []
+    for expr in exprs:
+        try:
+            found.append(tree.to_expr(tree.transform(tree.to_node(expr), change)))
+        except tree.UnknownExpression:  # holds a Python function that does not pickle
+            found.append(expr)
+    return found
+
+
 def _subset(columns: pl.Schema, names: Sequence[str]) -> pl.Schema:
     return pl.Schema({name: columns[name] for name in names})
 
@@ -114,11 +133,11 @@ class _OverRows(Operator):
 
     def __init__(self, spec: Over, schema: StreamSchema) -> None:
         assert spec.rows is not None
-        self._spec = spec
         self._by = list(spec.by)
         self._columns = schema.columns
         self._before = spec.rows - 1
         self._reads = _reads(spec, schema)
+        self._exprs = _rolling(spec.exprs)
         self._names = [expr.meta.output_name() for expr in spec.exprs]
 
     def open(self, context: Context) -> None:
@@ -130,7 +149,7 @@ class _OverRows(Operator):
         old = self._kept.stored(new).with_columns(pl.lit(-1, pl.Int64).alias(_AT))
         # Stable, and numbered within the key, because a rolling window must be sorted by its index.
         rows = stacked([old, new]).with_columns(pl.int_range(pl.len()).over(self._by).alias(_NUMBER))
-        answers = rolled(rows, _NUMBER, self._before + 1, self._by, [*self._spec.exprs, pl.col(_AT).last()])
+        answers = rolled(rows, _NUMBER, self._before + 1, self._by, [*self._exprs, pl.col(_AT).last()])
         answers = answers.filter(pl.col(_AT) >= 0).sort(_AT).select(self._names)
         if self._before:
             last = rows.group_by(self._by, maintain_order=True).tail(self._before)
@@ -143,12 +162,12 @@ class _OverRange(Operator):
 
     def __init__(self, spec: Over, schema: StreamSchema) -> None:
         assert spec.range is not None
-        self._spec = spec
         self._by = list(spec.by)
         self._columns = schema.columns
         self._axis = TimeAxis.of(schema)
         self._range = self._axis.length(spec.range, "range", spec.where)
         self._reads = _reads(spec, schema)
+        self._exprs = _rolling(spec.exprs)
         self._names = [expr.meta.output_name() for expr in spec.exprs]
 
     def open(self, context: Context) -> None:
@@ -193,7 +212,7 @@ class _OverRange(Operator):
         old = self._kept.stored(new).with_columns(pl.lit(-1, pl.Int64).alias(_AT))
         rows = stacked([old, new]).sort(_TICK, maintain_order=True)
         # All rows of one time have one window, so it is computed once.
-        exprs = [*self._spec.exprs, (pl.col(_AT) >= 0).last().alias(_NEW)]
+        exprs = [*self._exprs, (pl.col(_AT) >= 0).last().alias(_NEW)]
         answers = rolled(rows, _TICK, self._range, self._by, exprs).filter(pl.col(_NEW))
         answers = answers.unique([*self._by, _TICK], keep="last")
         answered = ready.join(

@@ -73,6 +73,16 @@ class VersionedJoin(JoinSpec):
                 f"join_asof with strategy={self.strategy!r} would have rows wait for ever", self.where, hint
             )
         both = self.both(inputs)
+        for name in self.by:
+            if both[name].is_nested():
+                hint = "take it apart first, as in `.with_columns(id=pl.col('key').struct.field('id'))`"
+                if not isinstance(both[name], pl.Struct):
+                    hint = (
+                        "make plain columns of it first, as in `.with_columns(id=pl.col('key').list.first())`"
+                    )
+                raise InvalidQuery(
+                    f"join_asof cannot go by {name!r}, which is {both[name]}", self.where, hint
+                )
         return replace(inputs[LEFT], columns=both, key=(), bounded=bounded, side_outputs=late_columns(both))
 
     def build(self, inputs: Sequence[StreamSchema]) -> Operator:
