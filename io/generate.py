@@ -12,6 +12,7 @@ import polars as pl
 from unistream.clock import Clock
 from unistream.errors import InvalidSettings
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Request, Source, Wait
+from unistream.io.steady_time import SteadyTime
 from unistream.location import user_location
 
 _SPLIT = "rows"
@@ -68,7 +69,6 @@ class RateSource(Source):
 
 class _RateReader(Reader):
     def __init__(self, source: RateSource, clock: Clock, start: int, first: int) -> None:
-        self._clock = clock
         self._start = start
         self._next = first
         self._total = source.total_rows
@@ -78,6 +78,7 @@ class _RateReader(Reader):
             interval.denominator,
         )  # so many microseconds, so many rows
         self._company = max(1, _PACE * self._rows // self._micros)
+        self._clock = SteadyTime(clock, least=self._time(first - 1) if first else None)
 
     def poll(self, max_rows: int) -> Chunk | Wait | Exhausted:
         left = max_rows if self._total is None else self._total - self._next

@@ -57,7 +57,7 @@ class LineWriter(Writer):
         """Jobs without checkpoints and without end commit when a file is full or old enough."""
         if self._context.checkpoints or self._context.bounded or not self._files:
             return False
-        if self._since is None:
+        if self._since is None or now < self._since:  # the clock may have been put back
             self._since = now
         full = any(self._is_full(file) for file in self._files)
         return full or now - self._since >= self._layout.file_age_micros

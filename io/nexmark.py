@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 
-from unistream.clock import Clock
 from unistream.errors import InvalidSettings
 from unistream.io.base import Backlog, Chunk, Exhausted, Position, Reader, Request, Source, Wait
 from unistream.io.nexmark_draws import Draws
 from unistream.io.nexmark_events import KINDS, TIME, Timing
+from unistream.io.steady_time import SteadyTime
 from unistream.location import user_location
 from unistream.of_columns import frame_of
 
@@ -101,7 +101,9 @@ class _NexmarkReader(Reader):
         rate = Fraction(source.rate or EVENT_RATE).limit_denominator(1_000_000)
         interval = 1_000_000 / rate
         self._timing = Timing(start, interval.numerator, interval.denominator)
-        self._clock: Clock | None = None if source.rate is None else request.clock
+        self._clock: SteadyTime | None = None
+        if source.rate is not None:
+            self._clock = SteadyTime(request.clock, least=self._time(first - 1) if first else None)
         self._company = max(1, _PACE * interval.denominator // interval.numerator)
         self._draws = Draws(source.seed)
         self._which = source.which

@@ -79,7 +79,7 @@ class ParquetWriter(Writer):
         """Jobs without checkpoints and without end commit when a file is full or old enough."""
         if self._context.checkpoints or self._context.bounded or not self._rows:
             return False
-        if self._since is None:
+        if self._since is None or now < self._since:  # the clock may have been put back
             self._since = now
         full = self._rows >= self._format.file_rows or self._bytes >= self._format.file_bytes
         return full or now - self._since >= self._format.file_age_micros

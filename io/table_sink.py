@@ -337,7 +337,7 @@ class _TableWriter(Writer):
     def due(self, now: int) -> bool:
         if not self._frames and not self._rows:
             return False
-        if self._waiting_since is None:
+        if self._waiting_since is None or now < self._waiting_since:  # the clock may have been put back
             self._waiting_since = now
         return now - self._waiting_since >= self._sink.max_age_micros
 

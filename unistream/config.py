@@ -15,6 +15,19 @@ from unistream.location import user_location
 
 ENVIRONMENT_PREFIX = "UNISTREAM_"
 
+_INTERVALS = ("checkpoint_interval", "max_drift", "progress_interval")
+_COUNTS = (
+    "tick_rows",
+    "tick_bytes",
+    "queue_chunks",
+    "queue_bytes",
+    "checkpoints_kept",
+    "key_groups",
+    "memory_budget_bytes",
+)
+_SWITCHES = ("whole_query", "debug")
+_ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -55,23 +68,38 @@ class Settings:
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_interval", "progress_interval"):
-            object.__setattr__(self, name, seconds(getattr(self, name), name))
-        if self.max_drift is not None:
-            object.__setattr__(self, "max_drift", seconds(self.max_drift, "max_drift"))
-        for name in (
-            "tick_rows",
-            "tick_bytes",
-            "queue_chunks",
-            "queue_bytes",
-            "checkpoints_kept",
-            "key_groups",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                hint = f"the default is {type(self).__dataclass_fields__[name].default}"
-                problem = f"Setting {name!r} must be a whole number from 1, not {value!r}"
-                raise InvalidSettings(problem, user_location(), hint)
+        for name in _INTERVALS:
+            self._check_interval(name)
+        for name in _COUNTS:
+            self._check_count(name)
+        for name in _SWITCHES:
+            self._check_switch(name)
+
+    def _check_interval(self, name: str) -> None:
+        given = getattr(self, name)
+        if given is None and name == "max_drift":
+            return
+        found = seconds(given, name)
+        if found < 0:
+            hint = f'give a length of time from zero on, as in {name}="5s"'
+            raise InvalidSettings(f"{name}={given!r} is less than nothing", user_location(), hint)
+        object.__setattr__(self, name, found)
+
+    def _check_count(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+            unit = ", in bytes" if name.endswith("_bytes") else ""
+            hint = f"the default is {type(self).__dataclass_fields__[name].default}{unit}"
+            most = " and below 2**63" if isinstance(value, int) and value > 1 else ""
+            problem = f"Setting {name!r} must be a whole number from 1{most}, not {value!r}"
+            raise InvalidSettings(problem, user_location(), hint)
+
+    def _check_switch(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, bool):
+            hint = "in the environment and on the command line also yes and no, on and off, 1 and 0"
+            problem = f"Setting {name!r} must be True or False, not {value!r}"
+            raise InvalidSettings(problem, user_location(), hint)
 
     @classmethod
     def load(
@@ -98,7 +126,10 @@ class Settings:
         }
         cls._check_names(from_environment, f"setting in the environment ({ENVIRONMENT_PREFIX}...)")
         cls._check_names(keywords or {}, "setting")
-        return cls(**{**values, **from_environment, **(keywords or {})})
+        texts = {**from_environment, **(keywords or {})}  # the command line's come as keywords
+        for name in texts.keys() & set(_SWITCHES):
+            texts[name] = _switch(texts[name])
+        return cls(**{**values, **texts})
 
     def override(self, **changes: Any) -> Settings:
         """The same settings with some replaced."""
@@ -117,5 +148,11 @@ def parsed(text: str) -> Any:
     """A variable's value as TOML would read it; anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # also what Python finds too long to be a number
         return text
+
+
+def _switch(value: Any) -> Any:
+    """What a word such as `No` means for a setting that is on or off; anything else as it is."""
+    word = str(value).strip().lower()
+    return word in _ON if word in _ON + _OFF else value

@@ -29,20 +29,31 @@ def microseconds(duration: Duration, what: str = "duration") -> int:
     >>> microseconds("1m30s"), microseconds(2), microseconds("-5ms")
     (90000000, 2000000, -5000)
     """
+    micros = _micros(duration)
+    if micros is None:
+        raise InvalidSettings(
+            f"{what} {duration!r} is not a duration",
+            user_location(),
+            'write "5s", "250ms" or "1h30m" (us ms s m h d w), a timedelta, or a number of seconds',
+        )
+    if not abs(micros) < 2**63:  # nor is that which is no number
+        problem = f"{what} {duration!r} is longer than can be counted in microseconds"
+        raise InvalidSettings(problem, user_location(), 'write a finite one below "106751991d"')
+    return round(micros)
+
+
+def _micros(duration: Duration) -> int | float | None:
+    """Microseconds that may be too many or no number, or None for what is written in another way."""
     if isinstance(duration, timedelta):
         return duration // timedelta(microseconds=1)
     if isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        return round(duration * 1_000_000)
+        return duration * 1_000_000
     if isinstance(duration, str):
         text = duration.strip().removeprefix("-")
         if text and _PART.sub("", text) == "":
-            total = round(sum(float(n) * MICROSECONDS[unit] for n, unit in _PART.findall(text)))
+            total = sum(float(n) * MICROSECONDS[unit] for n, unit in _PART.findall(text))
             return -total if duration.strip().startswith("-") else total
-    raise InvalidSettings(
-        f"{what} {duration!r} is not a duration",
-        user_location(),
-        'write "5s", "250ms" or "1h30m" (us ms s m h d w), a timedelta, or a number of seconds',
-    )
+    return None
 
 
 def seconds(duration: Duration, what: str = "duration") -> float:

@@ -17,13 +17,14 @@ from unistream.io.generate import RateSource
 
 
 class HandClock(Clock):
-    """Moves only by hand."""
+    """Moves only by hand; `step` is what was put right in the time of day."""
 
     def __init__(self, now: int = 0) -> None:
         self.time = now
+        self.step = 0
 
     def now(self) -> int:
-        return self.time
+        return self.time + self.step
 
     def steady(self) -> float:
         return self.time / 1e6
@@ -94,6 +95,37 @@ def test_it_catches_up_after_a_pause() -> None:
     assert isinstance(second, Chunk)
     assert (first.frame.height, second.frame.height) == (6_000, 4_001)
     assert isinstance(reader.poll(6_000), Wait)
+
+
+@pytest.mark.parametrize("step", [-3_600_000_000, 3_600_000_000])
+def test_the_pace_does_not_hang_on_the_time_of_day(step: int) -> None:
+    clock = HandClock(1_000_000)
+    reader = RateSource(4).open({}, Request(clock=clock))
+    assert isinstance(reader.poll(100), Chunk)
+    clock.step = step
+    clock.time += 500_000
+    assert reader.backlog().rows == 2
+    chunk = reader.poll(100)
+    assert isinstance(chunk, Chunk)
+    assert times(chunk.frame) == [1_250_000, 1_500_000]
+    assert reader.poll(100) == Wait(0.25)
+
+
+def test_it_goes_on_after_a_restart_on_a_clock_put_back() -> None:
+    clock = HandClock(7_200_000_000)
+    source = RateSource(4)
+    clock.step = -3_600_000_000
+    reader = source.open({"rows": {"start": 7_200_000_000, "next": 3}}, Request(clock=clock))
+    assert reader.poll(100) == Wait(0.25)
+    clock.time += 250_000
+    chunk = reader.poll(100)
+    assert isinstance(chunk, Chunk)
+    assert times(chunk.frame) == [7_200_750_000]
+
+
+def test_a_start_to_come_is_waited_for() -> None:
+    reader = RateSource(4, start=10_000_000).open({}, Request(clock=HandClock(1_000_000)))
+    assert reader.poll(100) == Wait(9.0)
 
 
 def test_high_rates_come_in_few_chunks() -> None:

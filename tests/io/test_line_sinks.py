@@ -141,6 +141,13 @@ def test_without_checkpoints_age_and_size_decide(tmp_path: Path) -> None:
     assert not sink.open(context(bounded=True)).due(0)
 
 
+def test_age_is_counted_anew_when_the_clock_is_put_back(tmp_path: Path) -> None:
+    writer = CsvSink(tmp_path, max_file_age="10s").open(context(bounded=False))
+    writer.write(ROWS)
+    seconds = (5_000, 5_009, 1_000, 1_009, 1_010)
+    assert [writer.due(second * 1_000_000) for second in seconds] == [False, False, False, False, True]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_result_is_a_file_too(tmp_path: Path, kind: str) -> None:
     sink: LineSink = KINDS[kind][0](tmp_path)

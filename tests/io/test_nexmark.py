@@ -23,13 +23,14 @@ MASK = (1 << 64) - 1
 
 
 class HandClock(Clock):
-    """Moves only by hand."""
+    """Moves only by hand; `step` is what was put right in the time of day."""
 
     def __init__(self, now: int = 0) -> None:
         self.time = now
+        self.step = 0
 
     def now(self) -> int:
-        return self.time
+        return self.time + self.step
 
     def steady(self) -> float:
         return self.time / 1e6
@@ -240,6 +241,24 @@ def test_a_rate_paces_by_the_clock_and_catches_up() -> None:
     assert isinstance(late, Chunk)
     assert late.position == {"start": 1_000_000, "next": 5_901}
     assert late.frame["dateTime"].to_physical().max() <= clock.time
+
+
+@pytest.mark.parametrize("step", [-3_600_000_000, 3_600_000_000])
+def test_the_pace_does_not_hang_on_the_time_of_day(step: int) -> None:
+    clock = HandClock(1_000_000)
+    source = NexmarkSource(rate=100)
+    reader = source.open({}, Request(clock=clock))
+    assert isinstance(reader.poll(1_000), Chunk)
+    clock.step = step
+    clock.time += 20_000
+    assert reader.backlog().rows == 2
+    chunk = reader.poll(1_000)
+    assert isinstance(chunk, Chunk)
+    assert chunk.frame["dateTime"].to_physical().to_list() == [1_010_000, 1_020_000]
+    assert reader.poll(1_000) == Wait(0.01)
+    if step < 0:
+        resumed = source.open({"events": chunk.position}, Request(clock=clock))
+        assert resumed.poll(1_000) == Wait(0.01)
 
 
 def test_bounds_and_refusals() -> None:

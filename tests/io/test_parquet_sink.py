@@ -315,6 +315,16 @@ def test_due_by_rows_and_by_age(out: Path) -> None:
     bounded.close()
 
 
+def test_age_is_counted_anew_when_the_clock_is_put_back(out: Path) -> None:
+    sink = ParquetSink(out, max_file_age="10s")
+    sink.prepare_target(restored=False)
+    writer = sink.open(context(ROWS, bounded=False))
+    writer.write(ROWS)
+    seconds = (5_000, 5_009, 1_000, 1_009, 1_010)
+    assert [writer.due(second * 1_000_000) for second in seconds] == [False, False, False, False, True]
+    writer.close()
+
+
 def test_a_writer_that_cannot_write_says_so_and_leaves_no_thread(out: Path) -> None:
     sink = ParquetSink(out, row_group_rows=10)
     sink.prepare_target(restored=False)
