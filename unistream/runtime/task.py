@@ -169,7 +169,6 @@ class SourceTask(Task):
         self.ended = True
         self.watermark = MAX_TIME
         self._tell([self.vertex.id])
-        self._tell([self.vertex.id])
 
     def _accept(self, chunk: Chunk) -> str | None:
         rejected = 0 if chunk.rejected is None else chunk.rejected.height
