@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from unistream.expressions.aggregates import Decomposition
-from unistream.of_columns import frame_of, stacked
+from unistream.of_columns import frame_of, in_one_piece, stacked
 from unistream.operators.folded_array import FoldedArray, Mask, folds_in_place, value_columns
 from unistream.operators.row_order import in_key_order, in_row_order
 from unistream.operators.row_places import runs_of
@@ -76,6 +76,7 @@ class Accumulators:
 
         `rows` has the key columns first. Every state column must fold in place.
         """
+        rows = in_one_piece(rows)  # or each step would put the pieces together for itself
         values = reducer.values_of(rows)
         if values is None:
             return None
