@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,7 @@ def _intro(document: Mapping[str, Any], stem: str) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{document['events']:,} events of Nexmark, or as many rows for `count` and `tumbling`;"
-        f" rounds: {document['rounds']}, on {machine['cores']} cores ({machine['processor']}) with"
+        f" {_made(document)}, on {machine['cores']} cores ({machine['processor']}) with"
         f" {machine['memory_gb']:.0f} GB, {machine['system']}. {named}.\n\n"
         f"```sh\n{document['command']}\n```\n\nRaw figures: [{stem}.json]({stem}.json)."
     )
@@ -140,11 +141,22 @@ def _intro(document: Mapping[str, Any], stem: str) -> str:
 
 def _rounds(document: Mapping[str, Any], several: str) -> str:
     """What figures are where several runs were made; of one run it says what is not known."""
-    if document["rounds"] > 1:
-        return several
-    return (
-        "One run of each, so how far runs lie apart is not known; ratios near a goal may fall on either side."
-    )
+    least, most = _times(document)
+    unknown = "so how far runs lie apart is not known; ratios near a goal may fall on either side."
+    if most == 1:
+        return f"One run of each, {unknown}"
+    return several if least > 1 else f"{several} Some were run once, {unknown}"
+
+
+def _made(document: Mapping[str, Any]) -> str:
+    least, most = _times(document)
+    return f"rounds: {most}" if least == most else f"rounds: {least} to {most}, as the commands say"
+
+
+def _times(document: Mapping[str, Any]) -> tuple[int, int]:
+    """How often each was run: the least, and the most."""
+    times = Counter((run["contender"], run["query"]) for run in document["runs"]).values()
+    return min(times, default=0), max(times, default=0)
 
 
 def _median(runs: Runs, name: str, query: str, figure: str) -> float:

@@ -123,3 +123,13 @@ def test_what_the_host_took_is_told_where_it_was_counted() -> None:
 def test_only_engines_that_ran_are_described() -> None:
     text = page(document(some()))
     assert "**Flink**" in text and "**Spark**" not in text
+
+
+def test_the_page_says_how_often_each_was_run() -> None:
+    often = document(some())
+    assert "rounds: 2 to 3, as" in page(often) and "Some were run once" not in page(often)
+    once = {**often, "runs": [run for run in often["runs"] if run["round"] == 0]}
+    assert "rounds: 1," in page(once) and "One run of each" in page(once)
+    [first, *_] = [run for run in often["runs"] if run["round"] == 1]
+    mixed = {**often, "runs": [*once["runs"], first]}
+    assert "rounds: 1 to 2, as the commands say" in page(mixed) and "Some were run once" in page(mixed)
