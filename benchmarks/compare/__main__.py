@@ -4,7 +4,8 @@ python -m benchmarks.compare [--events N] [--rounds N] [--engines flink,spark,..
 
 On first use an environment is made for each engine (Java 17 or 21 has to be there for Flink and Spark) and
 the input is written, in ~/.cache/unistream/compare or where COMPARE_CACHE says. Answers are compared with
-DuckDB's on a small input; then all engines run in turn. Figures are kept after each run: `--resume` goes on.
+DuckDB's on a small input; then all engines run in turn. Figures are kept after each run: `--resume` goes on,
+or adds rounds, engines and queries.
 """
 
 from __future__ import annotations
@@ -66,11 +67,16 @@ def begun(asked: argparse.Namespace, file: Path, command: str) -> dict[str, Any]
         if asked.only_page:
             return kept
         if {name: kept[name] for name in settings} == settings:
-            commands = dict.fromkeys([*kept["command"].splitlines(), command])
-            return {**kept, "rounds": asked.rounds, "skipped": {}, "command": "\n".join(commands)}
+            return {**kept, "rounds": asked.rounds, "skipped": {}, "command": _also(kept["command"], command)}
         sys.exit(f"{file} holds figures of other settings: leave out --resume, or give the same")
     fresh = {"machine": machine(), "versions": {}, "skipped": {}, "checks": {}, "runs": []}
     return {**settings, "rounds": asked.rounds, "command": command, **fresh}
+
+
+def _also(commands: str, command: str) -> str:
+    """The commands so far and one that adds to their figures, unless it is one of them that goes on."""
+    going_on = f"{command} --resume"
+    return commands if {command, going_on} & {*commands.splitlines()} else f"{commands}\n{going_on}"
 
 
 def main(given: list[str]) -> None:

@@ -30,7 +30,11 @@ def test_figures_are_kept_when_settings_are_the_same(tmp_path: Path) -> None:
     first = begun(arguments(["--events", "50000"]), file, "one")
     file.write_text(json.dumps({**first, "checks": {"flink": {"q0": {"verdict": "right", "why": ""}}}}))
     again = begun(arguments(["--events", "50000", "--rounds", "5", "--resume"]), file, "two")
-    assert again["checks"] and again["rounds"] == 5 and again["command"] == "one\ntwo"
+    assert again["checks"] and again["rounds"] == 5 and again["command"] == "one\ntwo --resume"
+    for command in ("one", "two"):  # one of them that was broken off goes on
+        file.write_text(json.dumps(again))
+        going_on = begun(arguments(["--events", "50000", "--resume"]), file, command)
+        assert going_on["command"] == again["command"]
     assert begun(arguments(["--events", "50000"]), file, "two")["checks"] == {}
     with pytest.raises(SystemExit, match="other settings"):
         begun(arguments(["--events", "60000", "--resume"]), file, "two")
