@@ -153,12 +153,15 @@ def spread(owners: Owners) -> tuple[Counter[str], Counter[str]]:
 
 def pool_seconds() -> float:
     """Processor time of the threads on which Polars runs queries in memory; it parses lines on others."""
-    tasks = [task for task in Path("/proc/self/task").iterdir() if _named(task).startswith("polars-")]
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    return sum(map(_pool_nanoseconds, Path("/proc/self/task").iterdir())) / 1e9
 
 
-def _named(task: Path) -> str:
-    return (task / "comm").read_text()
+def _pool_nanoseconds(task: Path) -> int:
+    try:
+        is_of_pool = (task / "comm").read_text().startswith("polars-")
+        return int((task / "schedstat").read_text().split()[0]) if is_of_pool else 0
+    except (FileNotFoundError, ProcessLookupError):  # it ended since the threads were listed
+        return 0
 
 
 def line(query: str, found: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks.compare import inputs
-from benchmarks.compare.profiles import SHARES, Owners, Profiled, line, profiled, room, spread
+from benchmarks.compare.profiles import SHARES, Owners, Profiled, line, pool_seconds, profiled, room, spread
 from unistream.io.byte_counts import count_byte
 from unistream.of_columns import in_one_piece
 from unistream.operators import stateless
@@ -61,6 +61,17 @@ def test_calls_in_a_ring_end() -> None:
     shares, _ = spread(Owners(found.profiles))
     assert room(ping.__code__) is None and sum(shares.values()) == 0
     assert room(in_one_piece.__code__) is not None and room("<built-in method sum>") is None
+
+
+def test_threads_that_end_while_they_are_counted_are_passed_over() -> None:
+    def short_lives() -> None:
+        for _ in range(2_000):
+            threading.Thread(target=int).start()
+
+    many = threading.Thread(target=short_lives)
+    many.start()
+    while many.is_alive():
+        assert pool_seconds() >= 0
 
 
 @pytest.mark.parametrize("query", ["q0", "q4"])
