@@ -4,8 +4,8 @@ python -m benchmarks.compare [--events N] [--rounds N] [--engines flink,spark,..
 
 On first use an environment is made for each engine (Java 17 or 21 has to be there for Flink and Spark) and
 the input is written, in ~/.cache/unistream/compare or where COMPARE_CACHE says. Answers are compared with
-DuckDB's on a small input; then all engines run in turn. Figures are kept after each run: `--resume` goes on,
-or adds rounds, engines and queries.
+DuckDB's on a small input; then all engines run in turn. Figures are kept after each run: `--resume` goes on
+with the same command, or adds the rounds of another.
 """
 
 from __future__ import annotations
@@ -67,16 +67,19 @@ def begun(asked: argparse.Namespace, file: Path, command: str) -> dict[str, Any]
         if asked.only_page:
             return kept
         if {name: kept[name] for name in settings} == settings:
-            return {**kept, "rounds": asked.rounds, "skipped": {}, "command": _also(kept["command"], command)}
+            return {**kept, **_added(kept, command), "rounds": asked.rounds, "skipped": {}}
         sys.exit(f"{file} holds figures of other settings: leave out --resume, or give the same")
     fresh = {"machine": machine(), "versions": {}, "skipped": {}, "checks": {}, "runs": []}
-    return {**settings, "rounds": asked.rounds, "command": command, **fresh}
+    return {**settings, "rounds": asked.rounds, "first_round": 0, "command": command, **fresh}
 
 
-def _also(commands: str, command: str) -> str:
-    """The commands so far and one that adds to their figures, unless it is one of them that goes on."""
+def _added(kept: dict[str, Any], command: str) -> dict[str, Any]:
+    """Nothing when the last command goes on; another has rounds of its own, or its runs were not in turn."""
     going_on = f"{command} --resume"
-    return commands if {command, going_on} & {*commands.splitlines()} else f"{commands}\n{going_on}"
+    if kept["command"].splitlines()[-1] in (command, going_on):
+        return {}
+    first = 1 + max((run["round"] for run in kept["runs"]), default=-1)
+    return {"command": f"{kept['command']}\n{going_on}", "first_round": first}
 
 
 def main(given: list[str]) -> None:

@@ -123,7 +123,8 @@ def measure_all(
     folder = inputs.prepared(cache(), document["events"])
     warm = inputs.prepared(cache(), document["warm"])
     done = {(run["contender"], run["query"], run["round"]) for run in document["runs"]}
-    for number in range(document["rounds"]):
+    first = document["first_round"]
+    for number in range(first, first + document["rounds"]):
         for query in queries:
             inputs.brought_into_memory(folder)  # or the first to run would read from the disk for all others
             for name in names:
@@ -152,7 +153,7 @@ def measure_all(
                 save()
                 rate = document["events"] / run.seconds / 1e6
                 tell(
-                    f"{number + 1}/{document['rounds']} {query:>8} {name:<18} {rate:7.3f} M/s"
+                    f"{number - first + 1}/{document['rounds']} {query:>8} {name:<18} {rate:7.3f} M/s"
                     f" {run.cores:4.1f} cores {run.peak_mb:6.0f} MB {answer.stolen:4.0%} stolen"
                 )
 

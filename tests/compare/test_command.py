@@ -28,13 +28,17 @@ def test_what_is_unknown_is_refused(given: list[str], capsys: pytest.CaptureFixt
 def test_figures_are_kept_when_settings_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "page.json"
     first = begun(arguments(["--events", "50000"]), file, "one")
-    file.write_text(json.dumps({**first, "checks": {"flink": {"q0": {"verdict": "right", "why": ""}}}}))
-    again = begun(arguments(["--events", "50000", "--rounds", "5", "--resume"]), file, "two")
-    assert again["checks"] and again["rounds"] == 5 and again["command"] == "one\ntwo --resume"
-    for command in ("one", "two"):  # one of them that was broken off goes on
-        file.write_text(json.dumps(again))
-        going_on = begun(arguments(["--events", "50000", "--resume"]), file, command)
-        assert going_on["command"] == again["command"]
+    runs = [{"contender": "polars", "query": "q0", "round": number} for number in range(3)]
+    checks = {"flink": {"q0": {"verdict": "right", "why": ""}}}
+    file.write_text(json.dumps({**first, "checks": checks, "runs": runs}))
+    resumed = arguments(["--events", "50000", "--rounds", "5", "--resume"])
+    goes_on = begun(resumed, file, "one")
+    assert goes_on["checks"] and goes_on["rounds"] == 5
+    assert (goes_on["command"], goes_on["first_round"]) == ("one", 0)
+    other = begun(resumed, file, "two")
+    file.write_text(json.dumps(other))
+    for found in (other, begun(resumed, file, "two")):  # its runs are compared with one another alone
+        assert (found["command"], found["first_round"], found["runs"]) == ("one\ntwo --resume", 3, runs)
     assert begun(arguments(["--events", "50000"]), file, "two")["checks"] == {}
     with pytest.raises(SystemExit, match="other settings"):
         begun(arguments(["--events", "60000", "--resume"]), file, "two")
